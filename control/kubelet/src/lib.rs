@@ -1,0 +1,1 @@
+//! The node agent of the bundled cluster: pod lifecycle, probes, volumes, logs.

@@ -1,0 +1,1 @@
+//! The scheduler: filter and score as pure functions, binding through the API.

@@ -1,0 +1,1 @@
+//! The node agent: watches the API server and keeps the kernel's maps true.

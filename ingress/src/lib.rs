@@ -1,0 +1,1 @@
+//! The gateway: listeners, TLS, routing and proxying on pingora and rustls.

@@ -1,0 +1,2 @@
+//! Set-up, build, demo, tests: everything a developer runs.
+fn main() {}
