@@ -1,0 +1,189 @@
+//! The built-in resources, in the order in which upstream's discovery lists groups.
+
+use super::hooks::{self, Hooks};
+use super::{GroupVersionKind, Resource, Subresource, Verb, event};
+
+const APPS: &str = "apps";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+static GENERIC: Hooks = Hooks::GENERIC;
+
+pub(super) fn resources() -> Vec<Resource> {
+    let mut all = core();
+    all.extend(apps());
+    all.extend([events()]);
+    all.extend(reviews());
+    all.extend(networking());
+    all.extend(rbac());
+    all.extend([
+        cluster("scheduling.k8s.io", "PriorityClass", "priorityclasses", &["pc"]).generations(),
+        namespaced("coordination.k8s.io", "Lease", "leases", &[]).creating().conditional(),
+        namespaced("discovery.k8s.io", "EndpointSlice", "endpointslices", &[]).generations(),
+    ]);
+    all
+}
+
+fn core() -> Vec<Resource> {
+    let authentication = |kind| GroupVersionKind::new(AUTHENTICATION, "v1", kind);
+    vec![
+        namespaced("", "ConfigMap", "configmaps", &["cm"]),
+        namespaced("", "Endpoints", "endpoints", &["ep"]).creating(),
+        namespaced("", "Event", "events", &["ev"]).creating().hooked(&hooks::CORE_EVENT),
+        Resource { verbs: without_delete_collection(), ..cluster("", "Namespace", "namespaces", &["ns"]) }
+            .hooked(&hooks::NAMESPACE)
+            .status()
+            .sub("finalize", None, &[Verb::Update]),
+        cluster("", "Node", "nodes", &["no"]).hooked(&hooks::NODE).status(),
+        Resource { graceful_deletion: true, ..namespaced("", "Pod", "pods", &["po"]) }
+            .hooked(&hooks::POD)
+            .all()
+            .status()
+            .generations()
+            .sub("binding", Some(GroupVersionKind::new("", "v1", "Binding")), &[Verb::Create])
+            .sub("log", None, &[Verb::Get]),
+        namespaced("", "Secret", "secrets", &[]).hooked(&hooks::SECRET),
+        namespaced("", "ServiceAccount", "serviceaccounts", &["sa"]).sub(
+            "token",
+            Some(authentication("TokenRequest")),
+            &[Verb::Create],
+        ),
+        namespaced("", "Service", "services", &["svc"]).hooked(&hooks::SERVICE).creating().all().status(),
+    ]
+}
+
+fn apps() -> Vec<Resource> {
+    let scale = || Some(GroupVersionKind::new("autoscaling", "v1", "Scale"));
+    vec![
+        namespaced(APPS, "ControllerRevision", "controllerrevisions", &[]),
+        namespaced(APPS, "Deployment", "deployments", &["deploy"]).all().status().generations().sub(
+            "scale",
+            scale(),
+            READ_WRITE,
+        ),
+        namespaced(APPS, "ReplicaSet", "replicasets", &["rs"]).all().status().generations().sub(
+            "scale",
+            scale(),
+            READ_WRITE,
+        ),
+    ]
+}
+
+fn events() -> Resource {
+    let storage = (String::new(), "events".to_owned());
+    let conversion = Some(event::CONVERSION);
+    Resource {
+        storage,
+        conversion,
+        ..namespaced("events.k8s.io", "Event", "events", &["ev"]).creating().hooked(&hooks::EVENT)
+    }
+}
+
+fn reviews() -> Vec<Resource> {
+    let local =
+        Resource { namespaced: true, ..review(AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews") };
+    vec![
+        review(AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews"),
+        review(AUTHENTICATION, "TokenReview", "tokenreviews"),
+        local,
+        review(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+        review(AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
+        review(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews"),
+    ]
+}
+
+fn networking() -> Vec<Resource> {
+    vec![
+        cluster(NETWORKING, "IngressClass", "ingressclasses", &[]).generations(),
+        namespaced(NETWORKING, "Ingress", "ingresses", &["ing"]).status().generations(),
+        namespaced(NETWORKING, "NetworkPolicy", "networkpolicies", &["netpol"]).generations(),
+    ]
+}
+
+fn rbac() -> Vec<Resource> {
+    vec![
+        cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings", &[]).creating(),
+        cluster(RBAC, "ClusterRole", "clusterroles", &[]).creating(),
+        namespaced(RBAC, "RoleBinding", "rolebindings", &[]).creating(),
+        namespaced(RBAC, "Role", "roles", &[]).creating(),
+    ]
+}
+
+fn cluster(group: &str, kind: &str, plural: &str, short_names: &[&str]) -> Resource {
+    Resource {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        list_kind: format!("{kind}List"),
+        plural: plural.into(),
+        singular: kind.to_lowercase(),
+        short_names: short_names.iter().map(|&name| name.to_owned()).collect(),
+        categories: Vec::new(),
+        namespaced: false,
+        verbs: Verb::ALL.to_vec(),
+        subresources: Vec::new(),
+        create_on_update: false,
+        unconditional_update: true,
+        has_generation: false,
+        graceful_deletion: false,
+        is_virtual: false,
+        conversion: None,
+        storage: (group.into(), plural.into()),
+        hooks: &GENERIC,
+    }
+}
+
+fn namespaced(group: &str, kind: &str, plural: &str, short_names: &[&str]) -> Resource {
+    Resource { namespaced: true, ..cluster(group, kind, plural, short_names) }
+}
+
+fn review(group: &str, kind: &str, plural: &str) -> Resource {
+    Resource { verbs: vec![Verb::Create], is_virtual: true, ..cluster(group, kind, plural, &[]) }
+}
+
+fn without_delete_collection() -> Vec<Verb> {
+    Verb::ALL.iter().copied().filter(|&verb| verb != Verb::DeleteCollection).collect()
+}
+
+impl Resource {
+    /// Lists it under `kubectl get all`.
+    fn all(mut self) -> Self {
+        self.categories.push("all".into());
+        self
+    }
+
+    fn generations(mut self) -> Self {
+        self.has_generation = true;
+        self
+    }
+
+    fn creating(mut self) -> Self {
+        self.create_on_update = true;
+        self
+    }
+
+    fn conditional(mut self) -> Self {
+        self.unconditional_update = false;
+        self
+    }
+
+    fn hooked(mut self, hooks: &'static Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    fn status(self) -> Self {
+        self.sub("status", None, READ_WRITE)
+    }
+
+    fn sub(mut self, name: &str, kind: Option<GroupVersionKind>, verbs: &[Verb]) -> Self {
+        let kind = kind.unwrap_or_else(|| self.gvk());
+        self.subresources.push(Subresource { name: name.into(), kind, verbs: verbs.to_vec() });
+        self.subresources.sort_by(|a, b| a.name.cmp(&b.name));
+        self
+    }
+}
