@@ -6,9 +6,13 @@
 /// The array's name in the objects that have one (not pinned under a layout version: it belongs to a generation).
 pub const NAME: &str = "calls";
 
-/// Index of the program for IPv4 packets.
-pub const IPV4: u32 = 0;
-/// Index of the program for IPv6 packets.
-pub const IPV6: u32 = 1;
+/// Index of the program for IPv4 packets from a pod.
+pub const FROM_POD4: u32 = 0;
+/// Index of the program for IPv6 packets from a pod.
+pub const FROM_POD6: u32 = 1;
+/// Index of the program for IPv4 packets to a pod.
+pub const TO_POD4: u32 = 2;
+/// Index of the program for IPv6 packets to a pod.
+pub const TO_POD6: u32 = 3;
 /// How many there are room for.
-pub const NUMBERS: u32 = 8;
+pub const NUMBERS: u32 = 16;

@@ -48,7 +48,7 @@ pub mod hook {
     pub const CONNECT: u8 = 1;
     /// A datagram sent by an unconnected socket.
     pub const SENDMSG: u8 = 2;
-    /// A packet that a pod sent (ingress of the host side of its interface).
+    /// A packet from a pod (ingress of the host side of its interface).
     pub const POD_EGRESS: u8 = 3;
     /// A packet on its way to a pod (egress of the host side of its interface).
     pub const POD_INGRESS: u8 = 4;

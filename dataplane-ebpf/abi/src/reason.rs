@@ -62,7 +62,8 @@ reasons! {
     PodIngressPassed = 4, "pod_ingress_passed";
     /// A packet on a pod's interface that is neither IPv4 nor IPv6 (ARP, for example); handed on.
     NotIp = 5, "not_ip";
-    /// A packet from a pod's interface with a source address that is no local pod's; handed on.
+    /// A packet on a pod's interface whose pod-side address is not that of this interface's pod (link-local and multicast
+    /// addresses, for example); handed on.
     UnknownEndpoint = 6, "unknown_endpoint";
     /// A packet program found no program for the packet's family in its generation's array; the packet was handed on.
     TailCallMissing = 7, "tail_call_missing";
