@@ -3,6 +3,11 @@
 pub mod discovery;
 pub mod meta;
 pub mod names;
+pub mod protobuf;
+pub mod prune;
+pub mod quantity;
 pub mod registry;
+pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod value;
