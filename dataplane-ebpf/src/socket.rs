@@ -13,9 +13,7 @@ use core::ptr;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
-};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use dataplane_abi::backend::Backend;
 use dataplane_abi::config::{flag, setting};
@@ -235,8 +233,12 @@ impl<'a> Call<'a> {
     /// Keeps the translation by the socket's cookie, both ways.
     #[inline(always)]
     fn remember_datagram<A: FamilyMaps>(&self, cookie: u64, dialled: A, translation: &Translation<A>) -> bool {
-        let reverse_key =
-            ReverseKey { cookie, backend: translation.address.to_ip6(), backend_port: translation.port, reserved: [0; 3] };
+        let reverse_key = ReverseKey {
+            cookie,
+            backend: translation.address.to_ip6(),
+            backend_port: translation.port,
+            reserved: [0; 3],
+        };
         let reverse = Reverse {
             frontend: dialled.to_ip6(),
             frontend_port: self.port,

@@ -1,10 +1,11 @@
 //! Addresses and ports in network order, so that no byte order is ever guessed.
 
 use core::fmt;
+use core::hash::Hash;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address family's address: what the generic key and value types are made of.
-pub trait Address: Copy + Eq + fmt::Debug {
+/// An address family's address: what the generic key and value types are made of. There are exactly two.
+pub trait Address: sealed::Sealed + Copy + Ord + Hash + fmt::Debug + 'static {
     /// Bits of an address: 32 or 128.
     const BITS: u32;
     /// The family in events: 4 or 6.
@@ -158,6 +159,12 @@ impl fmt::Debug for Be16 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.get(), f)
     }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Ip4 {}
+    impl Sealed for super::Ip6 {}
 }
 
 #[cfg(feature = "user")]

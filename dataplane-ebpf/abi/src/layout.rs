@@ -72,12 +72,9 @@ macro_rules! abi_struct {
             assert!(size_of::<$name<$crate::Ip6>>() == $size6, "an ABI struct changed its size");
         };
 
-        // SAFETY: repr(C), only plain integers, and no padding (asserted above).
+        // SAFETY: repr(C), only plain integers, and no padding: asserted above for both addresses that there are.
         #[cfg(feature = "user")]
-        unsafe impl aya::Pod for $name<$crate::Ip4> {}
-        // SAFETY: as above.
-        #[cfg(feature = "user")]
-        unsafe impl aya::Pod for $name<$crate::Ip6> {}
+        unsafe impl<A: $crate::Address + aya::Pod> aya::Pod for $name<A> {}
     };
 }
 pub(crate) use abi_struct;

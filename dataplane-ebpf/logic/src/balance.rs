@@ -148,12 +148,7 @@ fn serves<A: Address, T: Tables<A>>(tables: &T, frontend: &Frontend, set: Interv
 }
 
 #[inline(always)]
-const fn translation<A: Address>(
-    frontend: &Frontend,
-    id: u32,
-    backend: &Backend<A>,
-    selected: bool,
-) -> Translation<A> {
+const fn translation<A: Address>(frontend: &Frontend, id: u32, backend: &Backend<A>, selected: bool) -> Translation<A> {
     Translation {
         frontend: frontend.id,
         epoch: frontend.epoch,

@@ -1,0 +1,125 @@
+//! Every map by its type, opened from its pin. Opening changes nothing, so inspection commands use it too.
+
+use std::path::Path;
+
+use aya::Pod;
+use aya::maps::{Map, MapData, MapError};
+use dataplane_abi::backend::{self, Backend};
+use dataplane_abi::counters::{self, FrontendCounters, ReasonCounters};
+use dataplane_abi::endpoint::{self, Endpoint};
+use dataplane_abi::frontend::{self, Frontend, FrontendKey};
+use dataplane_abi::slot::{self, Slot, SlotKey};
+use dataplane_abi::socket::{self, Reverse, ReverseKey, Sticky, StickyKey};
+use dataplane_abi::{Address, Ip4, Ip6, Layout, config};
+
+use super::KernelError;
+use super::pins::{check_layout, map_path};
+use super::table::{CounterTable, ReasonTable, Settings, Table};
+
+/// The maps of a node.
+pub struct Maps {
+    /// IPv4's own maps.
+    pub v4: FamilyMaps<Ip4>,
+    /// IPv6's own maps.
+    pub v6: FamilyMaps<Ip6>,
+    /// Slots of the frontends of both families.
+    pub slots: Table<SlotKey, Slot>,
+    /// Backends that unconnected UDP sockets stay with. Written by the kernel; for inspection.
+    pub socket_sticky: Table<StickyKey, Sticky>,
+    /// Frontends that unconnected UDP sockets sent to. Written by the kernel; for inspection.
+    pub socket_reverse: Table<ReverseKey, Reverse>,
+    /// Counters per frontend id. The agent makes entries before frontends and removes them after.
+    pub frontend_counters: CounterTable<FrontendCounters>,
+    /// Counters per reason.
+    pub reason_counters: ReasonTable<ReasonCounters>,
+    /// The programs' settings.
+    pub settings: Settings,
+}
+
+/// The maps of one address family.
+#[derive(Debug)]
+pub struct FamilyMaps<A> {
+    /// Who is dialled.
+    pub frontends: Table<FrontendKey<A>, Frontend>,
+    /// Who serves, by id.
+    pub backends: Table<u32, Backend<A>>,
+    /// Local pods by address.
+    pub endpoints: Table<A, Endpoint>,
+}
+
+/// An address family with its maps, for code that is generic over it.
+pub trait Family: Address + Pod {
+    /// This family's maps.
+    fn tables(maps: &Maps) -> &FamilyMaps<Self>;
+
+    /// This family's maps, for writing.
+    fn tables_mut(maps: &mut Maps) -> &mut FamilyMaps<Self>;
+}
+
+impl Family for Ip4 {
+    fn tables(maps: &Maps) -> &FamilyMaps<Self> {
+        &maps.v4
+    }
+
+    fn tables_mut(maps: &mut Maps) -> &mut FamilyMaps<Self> {
+        &mut maps.v4
+    }
+}
+
+impl Family for Ip6 {
+    fn tables(maps: &Maps) -> &FamilyMaps<Self> {
+        &maps.v6
+    }
+
+    fn tables_mut(maps: &mut Maps) -> &mut FamilyMaps<Self> {
+        &mut maps.v6
+    }
+}
+
+impl Maps {
+    /// Opens the pinned maps of a node.
+    ///
+    /// # Errors
+    /// If one is missing, or of another layout than this build's.
+    pub fn open(pin_dir: &Path) -> Result<Self, KernelError> {
+        Ok(Self {
+            v4: FamilyMaps::open(pin_dir, &frontend::MAP4, &backend::MAP4, &endpoint::MAP4)?,
+            v6: FamilyMaps::open(pin_dir, &frontend::MAP6, &backend::MAP6, &endpoint::MAP6)?,
+            slots: Table::open(pin_dir, &slot::MAP)?,
+            socket_sticky: Table::open(pin_dir, &socket::STICKY)?,
+            socket_reverse: Table::open(pin_dir, &socket::REVERSE)?,
+            frontend_counters: CounterTable::open(pin_dir, &counters::FRONTENDS)?,
+            reason_counters: ReasonTable::open(pin_dir, &counters::REASONS)?,
+            settings: Settings::open(pin_dir, &config::MAP)?,
+        })
+    }
+}
+
+impl<A: Family> FamilyMaps<A> {
+    fn open(
+        pin_dir: &Path,
+        frontends: &'static Layout,
+        backends: &'static Layout,
+        endpoints: &'static Layout,
+    ) -> Result<Self, KernelError> {
+        Ok(Self {
+            frontends: Table::open(pin_dir, frontends)?,
+            backends: Table::open(pin_dir, backends)?,
+            endpoints: Table::open(pin_dir, endpoints)?,
+        })
+    }
+}
+
+/// Opens one pinned map as the type that its user wants, after checking its layout; also returns its entries.
+pub(super) fn open_map<M: TryFrom<Map, Error = MapError>>(
+    pin_dir: &Path,
+    map: &'static Layout,
+) -> Result<(M, u32), KernelError> {
+    let path = map_path(pin_dir, map);
+    let entries = check_layout(&path, map)?.max_entries();
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .and_then(M::try_from)
+        .map(|opened| (opened, entries))
+        .map_err(|source| KernelError::Map { action: "open", map: map.name, source: Box::new(source) })
+}
