@@ -1,1 +1,115 @@
 //! Controllers: pure reconcile functions and the one runner that applies what they return.
+//!
+//! ```text
+//! API server ──watch──► informer (one per kind, shared) ──keys──► queue (one per controller) ──► reconcile(key)
+//!                            │ store: the last known objects                                        │
+//!                            └──────────────────────────────── read ────────────────────────────────┘──► API calls
+//! ```
+//! Each controller's file holds a pure function from what is observed and wanted to what to do, and a thin part that calls
+//! the API. Everything is level-triggered: a key says which object to look at, never what happened to it.
+
+mod deployment;
+mod endpoint_slice;
+mod garbage;
+mod informer;
+mod meta;
+mod namespace;
+mod node;
+mod queue;
+mod replica_set;
+mod service_account;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::informer::Informer;
+
+/// What the controllers must be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Ranges from which each node gets its pods' addresses, IPv4 and IPv6.
+    pub pod_cidrs: Vec<String>,
+    /// The cluster's CA certificate, published to every namespace as `kube-root-ca.crt`.
+    pub root_ca: PathBuf,
+}
+
+/// The shared view of the cluster that all controllers read.
+struct Cluster {
+    client: Client,
+    config: Config,
+    config_maps: Informer<ConfigMap>,
+    deployments: Informer<Deployment>,
+    leases: Informer<Lease>,
+    namespaces: Informer<Namespace>,
+    nodes: Informer<Node>,
+    pods: Informer<Pod>,
+    replica_sets: Informer<ReplicaSet>,
+    service_accounts: Informer<ServiceAccount>,
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+}
+
+/// Runs every controller until the token is cancelled.
+///
+/// # Errors
+/// If a controller cannot start; failures of single objects are retried for ever.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let cluster = Arc::new(Cluster {
+        config_maps: Informer::start_selected(
+            Api::all(client.clone()),
+            &format!("metadata.name={}", service_account::ROOT_CA),
+            &mut tasks,
+        ),
+        deployments: Informer::start(Api::all(client.clone()), &mut tasks),
+        leases: Informer::start(Api::namespaced(client.clone(), node::LEASES), &mut tasks),
+        namespaces: Informer::start(Api::all(client.clone()), &mut tasks),
+        nodes: Informer::start(Api::all(client.clone()), &mut tasks),
+        pods: Informer::start(Api::all(client.clone()), &mut tasks),
+        replica_sets: Informer::start(Api::all(client.clone()), &mut tasks),
+        service_accounts: Informer::start(Api::all(client.clone()), &mut tasks),
+        services: Informer::start(Api::all(client.clone()), &mut tasks),
+        slices: Informer::start(Api::all(client.clone()), &mut tasks),
+        client,
+        config,
+    });
+    tokio::select! {
+        () = cluster.synced() => {}
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    tracing::info!("controllers started");
+    deployment::start(&cluster, &mut tasks);
+    endpoint_slice::start(&cluster, &mut tasks);
+    garbage::start(&cluster, &mut tasks);
+    namespace::start(&cluster, &mut tasks);
+    node::start(&cluster, &mut tasks)?;
+    replica_set::start(&cluster, &mut tasks);
+    service_account::start(&cluster, &mut tasks)?;
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = tasks.join_next() => anyhow::bail!("a controller task ended: {ended:?}"),
+    }
+}
+
+impl Cluster {
+    async fn synced(&self) {
+        self.config_maps.synced().await;
+        self.deployments.synced().await;
+        self.leases.synced().await;
+        self.namespaces.synced().await;
+        self.nodes.synced().await;
+        self.pods.synced().await;
+        self.replica_sets.synced().await;
+        self.service_accounts.synced().await;
+        self.services.synced().await;
+        self.slices.synced().await;
+    }
+}
