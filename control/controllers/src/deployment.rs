@@ -66,7 +66,8 @@ async fn reconcile(cluster: &Cluster, key: &Key) -> anyhow::Result<Next> {
     };
     let sets = cluster.replica_sets.filter(&key.namespace, related);
     let pods = cluster.pods.filter(&key.namespace, |pod: &Pod| {
-        meta::controller_name(&pod.metadata, "ReplicaSet").is_some_and(|name| sets.iter().any(|set| set.name_any() == name))
+        meta::controller_name(&pod.metadata, "ReplicaSet")
+            .is_some_and(|name| sets.iter().any(|set| set.name_any() == name))
     });
     let outcome = rollout::plan(&deployment, &sets, &pods, Timestamp::now());
     for intent in outcome.intents {
@@ -104,7 +105,8 @@ async fn apply(cluster: &Cluster, deployment: &Deployment, intent: Intent) -> an
             sets.patch(&set, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         }
         Intent::Delete { set } => {
-            let params = DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+            let params =
+                DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
             sets.delete(&set, &params).await?;
         }
         Intent::Annotate { annotations } => {

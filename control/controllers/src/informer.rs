@@ -99,12 +99,8 @@ where
     }
 }
 
-fn tell<K>(
-    listeners: &[Listener<K>],
-    store: &Store<K>,
-    event: &Event<K>,
-    mut before: HashMap<ObjectRef<K>, Arc<K>>,
-) where
+fn tell<K>(listeners: &[Listener<K>], store: &Store<K>, event: &Event<K>, mut before: HashMap<ObjectRef<K>, Arc<K>>)
+where
     K: Resource<DynamicType = ()> + Clone,
 {
     let call = |old: Option<&K>, new: Option<&K>| listeners.iter().for_each(|listener| listener(old, new));

@@ -81,7 +81,8 @@ async fn reconcile(cluster: &Cluster, ranges: &Ranges, name: &str) -> anyhow::Re
 fn is_silent(node: &Node, lease: Option<&Lease>, now: Timestamp) -> bool {
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let heartbeat = conditions.into_iter().flatten().filter_map(|one| one.last_heartbeat_time.as_ref()).map(|t| t.0).max();
+    let heartbeat =
+        conditions.into_iter().flatten().filter_map(|one| one.last_heartbeat_time.as_ref()).map(|t| t.0).max();
     let created = node.creation_timestamp().map(|time| time.0);
     let last = renewed.max(heartbeat).max(created);
     last.is_none_or(|last| now.as_second() - last.as_second() > SILENCE_SECONDS)
@@ -165,7 +166,8 @@ mod tests {
     #[test]
     fn taints_follow_the_ready_condition_and_spare_foreign_ones() {
         let now = at("2026-01-01T00:00:00Z");
-        let keys = |ready| taints(&node(ready), now).map(|list| list.into_iter().map(|taint| taint.key).collect::<Vec<_>>());
+        let keys =
+            |ready| taints(&node(ready), now).map(|list| list.into_iter().map(|taint| taint.key).collect::<Vec<_>>());
         assert_eq!(keys("True"), None);
         assert_eq!(keys("False").unwrap(), ["mine", super::NOT_READY, super::NOT_READY]);
         assert_eq!(keys("Unknown").unwrap(), ["mine", super::UNREACHABLE, super::UNREACHABLE]);

@@ -119,7 +119,8 @@ impl Controller {
         let Some(expectations) = all.get_mut(key) else { return true };
         expectations.retain(|one| {
             let found = self.cluster.pods.get(&key.namespace, &one.pod);
-            let seen = found.is_some_and(|pod| meta::uid(&*pod) == one.uid && (one.present || !meta::is_deleting(&*pod)));
+            let seen =
+                found.is_some_and(|pod| meta::uid(&*pod) == one.uid && (one.present || !meta::is_deleting(&*pod)));
             seen != one.present && one.since.elapsed() < EXPECTATION_MAX
         });
         expectations.is_empty()

@@ -59,7 +59,9 @@ impl Admin {
             .page("/metrics", move |_| {
                 let mut body = Vec::new();
                 match TextEncoder::new().encode(&registry.gather(), &mut body) {
-                    Ok(()) => Page(StatusCode::OK, prometheus::TEXT_FORMAT, String::from_utf8_lossy(&body).into_owned()),
+                    Ok(()) => {
+                        Page(StatusCode::OK, prometheus::TEXT_FORMAT, String::from_utf8_lossy(&body).into_owned())
+                    }
                     Err(error) => {
                         Page(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("cannot encode metrics: {error}"))
                     }
@@ -103,7 +105,8 @@ impl Admin {
                     let response = admin.answer(&request);
                     async move { Ok::<_, Infallible>(response) }
                 });
-                let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "admin connection ended");
                 }

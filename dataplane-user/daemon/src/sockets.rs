@@ -36,7 +36,8 @@ impl Inherited {
 
     fn parse(count: &str, names: &str) -> anyhow::Result<Self> {
         let count: RawFd = count.parse().with_context(|| format!("LISTEN_FDS is not a number: {count:?}"))?;
-        let names: Vec<&str> = if names.is_empty() { vec!["unknown"; count as usize] } else { names.split(':').collect() };
+        let names: Vec<&str> =
+            if names.is_empty() { vec!["unknown"; count as usize] } else { names.split(':').collect() };
         if names.len() != count as usize {
             bail!("LISTEN_FDNAMES holds {} names for LISTEN_FDS={count}", names.len());
         }

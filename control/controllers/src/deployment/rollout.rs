@@ -419,7 +419,8 @@ impl<'a> Rollout<'a> {
         let surplus = self.old.len().saturating_sub(limit.max(0) as usize);
         let mut by_revision = self.old.clone();
         by_revision.sort_by_key(|set| revision(*set));
-        let gone: Vec<_> = by_revision.into_iter().filter(is_finished).take(surplus).map(|set| set.name_any()).collect();
+        let gone: Vec<_> =
+            by_revision.into_iter().filter(is_finished).take(surplus).map(|set| set.name_any()).collect();
         self.intents.extend(gone.into_iter().map(|set| Intent::Delete { set }));
     }
 }

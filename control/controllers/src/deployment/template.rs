@@ -20,9 +20,10 @@ pub(super) fn hash(template: &PodTemplateSpec, collision_count: Option<i32>) -> 
     let text = plain(template).to_string();
     let collisions = collision_count.map(|count| count.to_le_bytes()).unwrap_or_default();
     // FNV-1a, 32 bits.
-    let hash = text.bytes().chain(collisions).fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = text
+        .bytes()
+        .chain(collisions)
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash.to_string().bytes().map(|digit| char::from(SAFE_ALPHABET[usize::from(digit) % SAFE_ALPHABET.len()])).collect()
 }
 

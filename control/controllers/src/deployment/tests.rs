@@ -105,8 +105,7 @@ fn scaling_in_mid_rollout_is_proportional() {
 #[test]
 fn recreate_empties_the_old_sets_before_it_makes_the_new_one() {
     let mut deployment = deployment(3, "b");
-    deployment.spec.as_mut().unwrap().strategy =
-        Some(serde_json::from_value(json!({"type": "Recreate"})).unwrap());
+    deployment.spec.as_mut().unwrap().strategy = Some(serde_json::from_value(json!({"type": "Recreate"})).unwrap());
     assert_eq!(sizes(&deployment, &[set("a", 1, 3, 3, 3)]), [("web-a".into(), 0)]);
     assert_eq!(sizes(&deployment, &[set("a", 1, 0, 0, 3)]), [("new".into(), 3)]);
 }

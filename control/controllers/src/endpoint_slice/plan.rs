@@ -208,9 +208,8 @@ fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     // Sidecars (restartable init containers) may serve, too.
     let sidecars = spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let mut ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let found = ports.find(|port| {
-        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
-    })?;
+    let found = ports
+        .find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol)?;
     Some(found.container_port)
 }
 
@@ -258,10 +257,16 @@ mod tests {
         let pods = [pod(1, 8080, true, false), pod(2, 8080, false, false), pod(3, 8080, true, true)];
         let made = plan(&service(&["IPv4", "IPv6"]), &pods, &[], |_| None).create;
         assert_eq!(made.len(), 2);
-        let conditions: Vec<_> = made[0].endpoints.as_ref().unwrap().iter().map(|endpoint| {
-            let c = endpoint.conditions.clone().unwrap();
-            (c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap())
-        }).collect();
+        let conditions: Vec<_> = made[0]
+            .endpoints
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(|endpoint| {
+                let c = endpoint.conditions.clone().unwrap();
+                (c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap())
+            })
+            .collect();
         assert_eq!(conditions, [(true, true, false), (false, false, false), (false, true, true)]);
     }
 

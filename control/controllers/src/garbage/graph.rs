@@ -72,9 +72,10 @@ impl Graph {
         }
         let is_worth = object.foreground || object.orphan || !object.owners.is_empty();
         // An owner that waits must hear of every change among its dependents.
-        let waiting = object.owners.iter().filter(|owner| {
-            self.objects.get(&owner.uid).is_some_and(|owner| owner.foreground || owner.orphan)
-        });
+        let waiting = object
+            .owners
+            .iter()
+            .filter(|owner| self.objects.get(&owner.uid).is_some_and(|owner| owner.foreground || owner.orphan));
         let looks = waiting.map(|owner| owner.uid.clone()).chain(is_worth.then(|| uid.clone())).collect();
         self.objects.insert(uid, object);
         looks

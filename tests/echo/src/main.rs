@@ -1,0 +1,36 @@
+//! The sample application and its client, in one static program for the image `tidegate/echo:dev`.
+//!
+//! `echo` serves HTTP on 8080 and UDP on 8081; `echo get` and `echo hold` are the clients that the demo runs in a pod.
+
+mod client;
+mod server;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage:
+  echo                       serve HTTP on port 8080 and UDP on port 8081
+  echo get ADDRESS COUNT     ask COUNT times, each on a new connection; print who answered and what getpeername said
+  echo load ADDRESS SECONDS  ask a hundred times a second, each on a new connection; print the same
+  echo hold ADDRESS SECONDS  ask ten times a second on one connection; print requests and failures";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        [] | ["serve"] => server::run(),
+        ["get", address, count] => client::get(address, count),
+        ["load", address, seconds] => client::load(address, seconds),
+        ["hold", address, seconds] => client::hold(address, seconds),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
