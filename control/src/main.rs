@@ -1,2 +1,136 @@
 //! The `tidegate` program: every part of Tidegate behind one command line.
-fn main() {}
+//!
+//! `up`, `down` and `status` handle a bundled cluster; `agent`, `ingress`, `node` and `control` are its parts, of which
+//! the first two also work alone against any Kubernetes API server; `service`, `endpoint` and `doctor` show what the
+//! kernel really holds.
+
+mod addons;
+mod cgroup;
+mod control;
+mod down;
+mod identities;
+mod layout;
+mod namespace;
+mod pki;
+mod status;
+mod supervisor;
+mod up;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::layout::Layout;
+use crate::namespace::Namespaces;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// eBPF-accelerated Kubernetes networking and ingress, and a whole small cluster, in one program.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster on this machine.
+    Up(up::Args),
+    /// End a cluster; its state stays unless --purge is given.
+    Down(down::Args),
+    /// Show the parts of a cluster.
+    Status(status::Args),
+    /// Run the API server, the scheduler and the controllers.
+    Control(control::Args),
+    /// Run the node agent: Services in the kernel, in place of kube-proxy.
+    Agent(Box<dataplane_user::agent::Args>),
+    /// Run the ingress gateway.
+    Ingress(Box<ingress::Args>),
+    /// Run the kubelet of the bundled cluster.
+    Node(Box<control_kubelet::Args>),
+    /// Hold one pod (started by `node`).
+    #[command(hide = true)]
+    Shim(control_runtime::shim::Args),
+    /// Import, list and remove container images.
+    #[command(subcommand)]
+    Image(control_runtime::cli::Command),
+    /// Show the Services that the kernel holds.
+    Service(Inspect<dataplane_user::inspect::ServiceCommand>),
+    /// Show the pod endpoints that the kernel holds.
+    Endpoint(Inspect<dataplane_user::inspect::EndpointCommand>),
+    /// Check what this machine's kernel offers and what is attached.
+    Doctor(InspectDoctor),
+}
+
+#[derive(Debug, clap::Args)]
+struct Inspect<C: Subcommand> {
+    #[command(flatten)]
+    node: NodeName,
+    #[command(subcommand)]
+    command: C,
+}
+
+#[derive(Debug, clap::Args)]
+struct InspectDoctor {
+    #[command(flatten)]
+    node: NodeName,
+    #[command(flatten)]
+    args: dataplane_user::inspect::DoctorArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct NodeName {
+    /// Name of the node to look at.
+    #[arg(long, default_value = "tidegate", global = true)]
+    node_name: String,
+}
+
+fn main() -> ExitCode {
+    daemon::logging::init();
+    // Several dependencies bring rustls; the provider is chosen once, here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => up::run(args),
+        Command::Down(args) => down::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Control(args) => runtime()?.block_on(control::run(args)),
+        Command::Agent(args) => runtime()?.block_on(dataplane_user::agent::run(*args)),
+        Command::Ingress(args) => ingress::run(*args),
+        Command::Node(args) => runtime()?.block_on(control_kubelet::run(*args)),
+        Command::Shim(args) => control_runtime::shim::main(args),
+        Command::Image(command) => control_runtime::cli::run(command),
+        Command::Service(inspect) => {
+            dataplane_user::inspect::service(inspect.command, &paths(&inspect.node)?)
+        }
+        Command::Endpoint(inspect) => {
+            dataplane_user::inspect::endpoint(inspect.command, &paths(&inspect.node)?)
+        }
+        Command::Doctor(inspect) => dataplane_user::inspect::doctor(inspect.args, &paths(&inspect.node)?),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+}
+
+/// A client for the API server of this kubeconfig.
+async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+    let file = kube::config::Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("cannot read kubeconfig {}", kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}

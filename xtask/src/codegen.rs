@@ -18,7 +18,7 @@ use go::{GoField, GoTypes};
 const TABLE: &str = "control/api/src/schema/table.txt";
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// `_definitions.json` of the PyPI package `kubernetes-validate` (kubernetes-json-schema/vX.Y.Z-local)
     #[arg(long)]
     definitions: PathBuf,
@@ -32,10 +32,13 @@ pub struct Args {
 }
 
 /// Writes the fact table, or with `--check` fails when it would change.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let table = Generator::load(&args.definitions, &args.go)?.table()?;
     if args.check {
-        ensure!(std::fs::read_to_string(TABLE)? == table, "{TABLE} is not what the sources give: run it without --check");
+        ensure!(
+            std::fs::read_to_string(TABLE)? == table,
+            "{TABLE} is not what the sources give: run it without --check"
+        );
         return Ok(());
     }
     std::fs::write(TABLE, &table).with_context(|| format!("writing {TABLE}"))?;
@@ -86,9 +89,11 @@ impl Generator {
         table.push('\n');
         let mut facts = BTreeMap::new();
         self.go_fields(name, Some(&[]), &mut facts)?;
-        let required: Vec<&str> = definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> =
+            definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         for (field, property) in definition["properties"].as_object().into_iter().flatten() {
-            let (path, fact) = facts.remove(field).with_context(|| format!("field {field} is unknown to the Go types"))?;
+            let (path, fact) =
+                facts.remove(field).with_context(|| format!("field {field} is unknown to the Go types"))?;
             write!(table, "{field} {path} ")?;
             self.field(table, property, &fact, required.contains(&field.as_str())).with_context(|| field.clone())?;
             table.push('\n');

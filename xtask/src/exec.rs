@@ -56,9 +56,3 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{}`", line(command)))
 }
-
-/// Whether a program is on the path.
-pub(crate) fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file())
-}

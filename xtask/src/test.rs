@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Runs test binaries with nextest where it is installed, with cargo's own runner elsewhere. The release profile is used
 /// because the program is built with it anyway: every dependency is compiled once.
 fn suite(selection: &[&str]) -> anyhow::Result<()> {
-    let nextest = exec::output(command("cargo").args(["nextest", "--version"])).is_ok_and(|found| found.status.success());
+    let nextest =
+        exec::output(command("cargo").args(["nextest", "--version"])).is_ok_and(|found| found.status.success());
     let mut cargo = command("cargo");
     if nextest {
         cargo.args(["nextest", "run", "--no-fail-fast", "--cargo-profile", "release"]);

@@ -49,7 +49,9 @@ impl GoTypes {
         let mut types = Self { structs: HashMap::new(), named: HashMap::new() };
         for (module, folder, prefix) in PACKAGES {
             let base = root.join(module).join(folder);
-            types.read_folder(&base, prefix, folder.is_empty()).with_context(|| format!("reading {}", base.display()))?;
+            types
+                .read_folder(&base, prefix, folder.is_empty())
+                .with_context(|| format!("reading {}", base.display()))?;
         }
         types.mark_wrapped_lists();
         Ok(types)

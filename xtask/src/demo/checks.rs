@@ -114,7 +114,8 @@ fn through_the_gateway(cluster: &Cluster) -> anyhow::Result<String> {
         ensure!(code == "404", "https://{host}{path} got {code}, not 404");
     }
     let ingress = cluster.get(&["ingress", "-n", "sample", "echo"])?;
-    let address = ingress["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().context("the Ingress has no address")?;
+    let address =
+        ingress["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().context("the Ingress has no address")?;
     Ok(format!("{total} requests, 404 for the unknown, status address {address}"))
 }
 
@@ -144,7 +145,8 @@ fn no_rules(cluster: &Cluster) -> anyhow::Result<String> {
     for program in ["iptables-legacy-save", "ip6tables-legacy-save"] {
         listings.push(cluster.on_node(program, &[])?);
     }
-    let rules: Vec<&str> = listings.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("-A")).collect();
+    let rules: Vec<&str> =
+        listings.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("-A")).collect();
     ensure!(listings[0].trim().is_empty() && rules.is_empty(), "found rules: {listings:?}");
     Ok("nft list ruleset and iptables-legacy-save are empty".into())
 }

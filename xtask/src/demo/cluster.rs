@@ -35,7 +35,8 @@ impl Cluster {
         let mut up = command(program());
         up.args(["up", "--sandbox", "--node-name", NODE, "--data-dir"]).arg(dir.join("data"));
         up.arg("--kubeconfig").arg(dir.join("kubeconfig"));
-        let supervisor = up.stdout(log.try_clone()?).stderr(log).spawn().context("cannot start target/release/tidegate")?;
+        let supervisor =
+            up.stdout(log.try_clone()?).stderr(log).spawn().context("cannot start target/release/tidegate")?;
         let mut cluster = Self { supervisor, dir };
         let is_ready = |cluster: &mut Self| -> anyhow::Result<bool> {
             if let Some(status) = cluster.supervisor.try_wait()? {
@@ -63,8 +64,22 @@ impl Cluster {
         self.kubectl(&["apply", "-f", SAMPLE])?;
         let (key, certificate) = (self.path("echo.key"), self.path("echo.crt"));
         exec::read(command("openssl").args([
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
-            "/CN=echo.test", "-addext", "subjectAltName=DNS:echo.test,DNS:paths.test", "-keyout", &key, "-out",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=echo.test",
+            "-addext",
+            "subjectAltName=DNS:echo.test,DNS:paths.test",
+            "-keyout",
+            &key,
+            "-out",
             &certificate,
         ]))?;
         let files = [format!("--cert={certificate}"), format!("--key={key}")];
@@ -129,7 +144,9 @@ impl Cluster {
     pub(crate) fn print_trouble(&self) {
         let tail = |text: &str| text.lines().rev().take(30).map(str::to_owned).collect::<Vec<_>>();
         println!("--- pods and events");
-        for args in [["get", "pods,svc,endpointslices,ingress", "-A", "-o", "wide"], ["get", "events", "-A", "-o", "wide"]] {
+        for args in
+            [["get", "pods,svc,endpointslices,ingress", "-A", "-o", "wide"], ["get", "events", "-A", "-o", "wide"]]
+        {
             println!("{}", self.kubectl(&args).unwrap_or_else(|error| format!("{error:#}")));
         }
         for part in ["supervisor", "control", "agent", "node", "ingress"] {

@@ -59,7 +59,12 @@ pub(crate) fn gateway_curl(version: &str, host: &str) -> std::process::Command {
 }
 
 /// Asks the gateway `count` times on one connection and counts the answers by the host that answered.
-pub(crate) fn ask_gateway(version: &str, host: &str, path: &str, count: usize) -> anyhow::Result<BTreeMap<String, u32>> {
+pub(crate) fn ask_gateway(
+    version: &str,
+    host: &str,
+    path: &str,
+    count: usize,
+) -> anyhow::Result<BTreeMap<String, u32>> {
     let mut curl = gateway_curl(version, host);
     curl.args(["--max-time", "60"]);
     let text = exec::read(curl.arg(format!("https://{host}:{HTTPS_PORT}{path}?[1-{count}]")))?;

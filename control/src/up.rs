@@ -1,0 +1,288 @@
+//! `tidegate up`: makes the node's surroundings, starts its parts, waits until the node is Ready.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::cgroup::Hierarchies;
+use crate::identities::{self, Endpoints};
+use crate::layout::{API_PORT, Layout, NODE_IPS, POD_CIDRS, SERVICE_CIDRS};
+use crate::namespace::{self, Namespaces};
+use crate::supervisor::{Part, State, Supervisor};
+use crate::{addons, down};
+
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+const CLUSTER_DNS: &str = "10.96.0.10";
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Put the node into its own network, cgroup and mount namespaces, reachable only through this host's loopback.
+    #[arg(long)]
+    sandbox: bool,
+    /// Name of the node; everything the node owns derives from it.
+    #[arg(long, default_value = "tidegate")]
+    node_name: String,
+    /// Where the cluster keeps its state.
+    #[arg(long, default_value = "/var/lib/tidegate")]
+    data_dir: PathBuf,
+    /// Address of this node (repeat for IPv6); needed without --sandbox.
+    #[arg(long = "node-ip")]
+    node_ips: Vec<IpAddr>,
+    /// API server port on the host's loopback.
+    #[arg(long, default_value_t = API_PORT)]
+    api_port: u16,
+    /// Port on the host's loopback for clear-text HTTP through the gateway.
+    #[arg(long, default_value_t = 8080)]
+    http_port: u16,
+    /// Port on the host's loopback for HTTPS through the gateway.
+    #[arg(long, default_value_t = 8443)]
+    https_port: u16,
+    /// Also write the administrator's kubeconfig to this file.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// OCI layouts to import at start [default: `images` beside the program, if it exists].
+    #[arg(long, value_name = "DIR")]
+    preload: Option<PathBuf>,
+    /// Return once the node is Ready, leaving the cluster running; `tidegate down` ends it.
+    #[arg(long)]
+    detach: bool,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("`tidegate up` needs root: it makes namespaces, cgroups and BPF programs");
+    }
+    if !args.sandbox && args.node_ips.is_empty() {
+        bail!("without --sandbox the node is this machine: give its address with --node-ip");
+    }
+    let layout = Layout::new(&args.node_name, &args.data_dir)?;
+    fs::create_dir_all(&layout.run_dir).with_context(|| format!("cannot create {}", layout.run_dir.display()))?;
+    fs::create_dir_all(&layout.data_dir).with_context(|| format!("cannot create {}", layout.data_dir.display()))?;
+    if args.detach {
+        return detach(&args, &layout);
+    }
+    let _lock = lock(&layout)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(supervise(&args, &layout));
+    // The lock is held until everything is gone, so that a new `up` cannot meet a half-removed node.
+    let removed = down::remove(&layout);
+    result.and(removed)
+}
+
+/// One supervisor a node.
+fn lock(layout: &Layout) -> anyhow::Result<Flock<fs::File>> {
+    let path = layout.run_dir.join("lock");
+    let file = fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+        anyhow::anyhow!("node {} is already up; `tidegate status` shows it, `tidegate down` ends it", layout.node)
+    })
+}
+
+async fn supervise(args: &Args, layout: &Layout) -> anyhow::Result<()> {
+    let shutdown = daemon::shutdown::on_signal()?;
+    let hierarchies = Hierarchies::find()?;
+    let daemons = hierarchies.create(&layout.cgroup())?;
+    down::end_former_parts(layout)?;
+    if args.sandbox {
+        namespace::create(layout)?;
+    }
+    let node_ips = if args.sandbox { NODE_IPS.to_vec() } else { args.node_ips.clone() };
+    identities::ensure(layout, &endpoints(args, &node_ips)?)?;
+    if let Some(file) = &args.kubeconfig {
+        let admin = fs::read_to_string(layout.kubeconfig("admin"))?;
+        crate::pki::write_private(file, &admin)?;
+    }
+    let parts = parts(args, layout, &node_ips, &hierarchies)?;
+    let supervisor = Supervisor::new(layout.clone(), Namespaces::open(layout)?, daemons, args.sandbox)?;
+    let running = tokio::spawn(supervisor.run(parts, shutdown.clone()));
+    let announce = announce_when_ready(args, layout);
+    tokio::select! {
+        result = announce => result?,
+        () = shutdown.cancelled() => {}
+    }
+    running.await.context("the supervisor panicked")?
+}
+
+fn endpoints(args: &Args, node_ips: &[IpAddr]) -> anyhow::Result<Endpoints> {
+    let main = node_ips.first().context("the node has no address")?;
+    let internal = match main {
+        IpAddr::V4(address) => format!("https://{address}:{API_PORT}"),
+        IpAddr::V6(address) => format!("https://[{address}]:{API_PORT}"),
+    };
+    Ok(Endpoints {
+        internal,
+        external: format!("https://127.0.0.1:{}", args.api_port),
+        node_ips: node_ips.to_vec(),
+        service_ips: SERVICE_CIDRS.split(',').filter_map(first_service_ip).collect(),
+    })
+}
+
+/// The address of `kubernetes.default`: the first of the range.
+fn first_service_ip(cidr: &str) -> Option<IpAddr> {
+    match cidr.split_once('/')?.0.parse().ok()? {
+        IpAddr::V4(network) => Some(IpAddr::V4((u32::from(network) + 1).into())),
+        IpAddr::V6(network) => Some(IpAddr::V6((u128::from(network) + 1).into())),
+    }
+}
+
+fn parts(args: &Args, layout: &Layout, node_ips: &[IpAddr], cgroups: &Hierarchies) -> anyhow::Result<Vec<Part>> {
+    let path = |path: PathBuf| path.to_string_lossy().into_owned();
+    let pki = |file: &str| path(layout.pki().join(file));
+    let node = |flag: &str| node_ips.iter().flat_map(|ip| [flag.to_owned(), ip.to_string()]).collect::<Vec<_>>();
+    let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let data_dir = path(layout.data_dir.clone());
+    let run_dir = path(layout.run_dir.clone());
+    // Alone on a machine, the socket programs must see every process; a sandbox has only its own.
+    let cgroup = if args.sandbox { cgroups.unified.join(layout.cgroup()) } else { cgroups.unified.clone() };
+
+    let mut control = strings(&["--node-name", &layout.node, "--data-dir", &data_dir]);
+    control.extend(strings(&["--service-cidrs", SERVICE_CIDRS, "--pod-cidrs", POD_CIDRS]));
+    control.extend(node("--advertise-address"));
+
+    let mut agent = strings(&["--kubeconfig", &path(layout.kubeconfig("agent")), "--node-name", &layout.node]);
+    agent.extend(strings(&["--pin-dir", &path(layout.pin_dir()), "--cgroup", &path(cgroup), "--run-dir", &run_dir]));
+
+    let mut ingress = strings(&["--kubeconfig", &path(layout.kubeconfig("ingress"))]);
+    let public: Vec<IpAddr> = if args.sandbox { vec![Ipv4Addr::LOCALHOST.into()] } else { node_ips.to_vec() };
+    ingress.extend(public.iter().flat_map(|ip| ["--publish-address".to_owned(), ip.to_string()]));
+
+    let kubeconfig = path(layout.kubeconfig(&format!("node-{}", layout.node)));
+    let mut kubelet = strings(&["--kubeconfig", &kubeconfig, "--node-name", &layout.node, "--data-dir", &data_dir]);
+    kubelet.extend(strings(&["--run-dir", &run_dir, "--cgroup-parent", &format!("{}/kubepods", layout.cgroup())]));
+    kubelet.extend(strings(&["--tls-cert-file", &pki("kubelet-serving.crt")]));
+    kubelet.extend(strings(&["--tls-private-key-file", &pki("kubelet-serving.key"), "--client-ca-file", &pki("ca.crt")]));
+    kubelet.extend(strings(&["--cluster-dns", CLUSTER_DNS]));
+    kubelet.extend(node("--node-ip"));
+    if let Some(images) = preload(args) {
+        kubelet.extend(["--preload-images".to_owned(), path(images)]);
+    }
+
+    let mut sockets = sockets(args, layout, node_ips)?;
+    let mut take = |name: &'static str| sockets.extract_if(.., |(found, _)| *found == name).collect::<Vec<_>>();
+    Ok(vec![
+        Part { name: "control", args: control, sockets: take("api") },
+        Part { name: "agent", args: agent, sockets: vec![] },
+        Part { name: "node", args: kubelet, sockets: vec![] },
+        Part {
+            name: "ingress",
+            args: ingress,
+            sockets: take("http").into_iter().chain(take("https")).collect(),
+        },
+    ])
+}
+
+/// Every listening socket of the cluster: on the host's loopback and on the node's own addresses.
+fn sockets(
+    args: &Args,
+    layout: &Layout,
+    node_ips: &[IpAddr],
+) -> anyhow::Result<Vec<(&'static str, std::net::TcpListener)>> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let network = args.sandbox.then(|| layout.network_namespace());
+    let ports = [("api", args.api_port, API_PORT), ("http", args.http_port, 80), ("https", args.https_port, 443)];
+    let mut sockets = Vec::new();
+    for (name, host_port, node_port) in ports {
+        let host = namespace::listen(None, vec![(loopback, host_port)])?;
+        let inside = node_ips.iter().map(|ip| (*ip, node_port)).collect();
+        let node = namespace::listen(network.clone(), inside)?;
+        sockets.extend(host.into_iter().chain(node).map(|socket| (name, socket)));
+    }
+    Ok(sockets)
+}
+
+/// Images to import: the flag, or what the build left beside the program.
+fn preload(args: &Args) -> Option<PathBuf> {
+    let beside = || std::env::current_exe().ok()?.parent().map(|dir| dir.join("images")).filter(|dir| dir.is_dir());
+    args.preload.clone().or_else(beside)
+}
+
+async fn announce_when_ready(args: &Args, layout: &Layout) -> anyhow::Result<()> {
+    let started = std::time::Instant::now();
+    let client = crate::client(&layout.kubeconfig("admin")).await?;
+    addons::install(&client, READY_PATIENCE).await?;
+    let nodes: Api<Node> = Api::all(client);
+    loop {
+        if nodes.get_opt(&layout.node).await.ok().flatten().is_some_and(|node| is_ready(&node)) {
+            break;
+        }
+        if started.elapsed() > READY_PATIENCE {
+            bail!("node {} is not Ready after {READY_PATIENCE:?}; see {}", layout.node, layout.log("node").display());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig("admin"));
+    let mut out = std::io::stdout();
+    writeln!(out, "node {} is Ready after {:.1} s", layout.node, started.elapsed().as_secs_f64())?;
+    writeln!(out, "  API      https://127.0.0.1:{}", args.api_port)?;
+    writeln!(out, "  gateway  http://127.0.0.1:{}  https://127.0.0.1:{}", args.http_port, args.https_port)?;
+    writeln!(out, "  try      export KUBECONFIG={}; kubectl get nodes", kubeconfig.display())?;
+    fs::write(ready_file(layout), "")?;
+    Ok(())
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|list| list.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+fn ready_file(layout: &Layout) -> PathBuf {
+    layout.run_dir.join("ready")
+}
+
+/// Starts the supervisor in a session of its own and waits until it says that the node is Ready.
+fn detach(args: &Args, layout: &Layout) -> anyhow::Result<()> {
+    drop(lock(layout)?);
+    fs::create_dir_all(layout.data_dir.join("logs"))?;
+    let log_path = layout.log("supervisor");
+    let log = fs::OpenOptions::new().create(true).truncate(true).write(true).open(&log_path)?;
+    let _ = fs::remove_file(ready_file(layout));
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg0("tidegate").args(std::env::args_os().skip(1).filter(|arg| arg != "--detach"));
+    command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // SAFETY: setsid is one system call, safe between fork and exec.
+    unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
+    let mut child = command.spawn().context("cannot start the supervisor")?;
+    loop {
+        if ready_file(layout).exists() {
+            print!("{}", fs::read_to_string(&log_path)?.lines().filter(|line| is_announcement(line)).fold(
+                String::new(),
+                |text, line| text + line + "\n"
+            ));
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("the supervisor ended ({status}):\n{}", fs::read_to_string(&log_path)?);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn is_announcement(line: &str) -> bool {
+    line.starts_with("node ") || line.starts_with("  ")
+}
+
+/// What the state file says, for `status` and `down`.
+pub(crate) fn state(layout: &Layout) -> anyhow::Result<State> {
+    State::read(layout)?.with_context(|| format!("node {} is not up", layout.node))
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::first_service_ip;
+
+    #[test]
+    fn the_api_server_has_the_first_service_address() {
+        assert_eq!(first_service_ip("10.96.0.0/16"), Some("10.96.0.1".parse().unwrap()));
+        assert_eq!(first_service_ip("fd00:10:96::/112"), Some("fd00:10:96::1".parse().unwrap()));
+    }
+}
