@@ -1,8 +1,11 @@
 //! The Kubernetes API as data: schemas, protobuf, defaulting, validation, patches, tables. No I/O.
 
+pub mod decode;
 pub mod discovery;
+pub mod managed_fields;
 pub mod meta;
 pub mod names;
+pub mod patch;
 pub mod protobuf;
 pub mod prune;
 pub mod quantity;
@@ -11,3 +14,4 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod value;
+pub mod strict;

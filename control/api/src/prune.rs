@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::quantity::Quantity;
 use crate::schema::{self, Alternative, Field, Message, Presence, Shape};
 
 /// Brings an object of this type into its normal form.
@@ -50,13 +51,13 @@ fn prune_shape(shape: &Shape, value: &mut Value) {
             }
         }
         (Shape::Quantity, Value::String(text)) => {
-            if let Ok(canonical) = schema::quantity::canonical(text) {
-                *text = canonical;
+            if let Ok(quantity) = Quantity::parse(text) {
+                *text = quantity.to_string();
             }
         }
         (Shape::Quantity, Value::Number(number)) => {
-            if let Ok(canonical) = schema::quantity::canonical(&number.to_string()) {
-                *value = canonical.into();
+            if let Ok(quantity) = Quantity::parse(&number.to_string()) {
+                *value = quantity.to_string().into();
             }
         }
         (Shape::Time | Shape::MicroTime, Value::String(text)) => {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::MAGIC;
 use super::raw::{FIXED64, put_bytes, put_key, put_number};
+use crate::quantity::Quantity;
 use crate::schema::{self, Alternative, Field, Message, Presence, Shape, Wire, WireContent};
 
 pub(super) const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
@@ -120,8 +121,8 @@ fn composite(out: &mut Vec<u8>, shape: &Shape, value: &Value) -> Result<(), Writ
         }
         (Shape::Quantity, Value::Null) => put_bytes(out, 1, b"0"),
         (Shape::Quantity, Value::String(text)) => {
-            let canonical = schema::quantity::canonical(text).map_err(|_| wrong())?;
-            put_bytes(out, 1, canonical.as_bytes());
+            let quantity = Quantity::parse(text).map_err(|_| wrong())?;
+            put_bytes(out, 1, quantity.to_string().as_bytes());
         }
         (Shape::Quantity, Value::Number(number)) => put_bytes(out, 1, number.to_string().as_bytes()),
         (Shape::IntOrString, _) => {

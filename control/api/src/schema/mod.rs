@@ -4,7 +4,6 @@
 //! run time and shared by `Arc`, so that custom resources go through the same decoder, patches and field tracking.
 
 mod parse;
-pub mod quantity;
 pub mod time;
 
 use std::borrow::Cow;
