@@ -1,1 +1,4 @@
 //! Harness and tests that cross crates.
+
+pub mod kernel_sandbox;
+pub mod packet;

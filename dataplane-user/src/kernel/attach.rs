@@ -112,7 +112,7 @@ pub(super) fn adopt_devices(pins: &Pins, programs: &Programs) -> Result<usize, K
     for name in pins::names(&pins.links())? {
         if !known.contains(&name) && Attachment::from_pin_name(&name).is_none() {
             tracing::warn!(link = name, "removed a link of another build");
-            pins::remove(&pins.link(&name))?;
+            drop_link(pins, &name)?;
         }
     }
     let attachments = attachments(pins)?;
@@ -138,10 +138,15 @@ pub(super) fn detach_device(pins: &Pins, interface: &str) -> Result<(), KernelEr
     let ifindex = index_of(interface)?;
     for class in DeviceClass::ALL {
         for side in Side::ALL {
-            pins::remove(&pins.link(&Attachment { ifindex, class, side }.pin_name()))?;
+            drop_link(pins, &Attachment { ifindex, class, side }.pin_name())?;
         }
     }
     Ok(())
+}
+
+/// Takes every program of this node off.
+pub(super) fn detach_all(pins: &Pins) -> Result<(), KernelError> {
+    pins::names(&pins.links())?.iter().try_for_each(|name| drop_link(pins, name))
 }
 
 /// What is attached to interfaces that exist; the pins of others are removed.
@@ -180,10 +185,21 @@ fn settle(
         if link::attached(held.as_fd()).map_err(|error| failed("read", name, error))? == wanted {
             return link::update(held.as_fd(), program).map_err(|error| failed("update", name, error));
         }
-        pins::remove(&path)?;
+        drop_link(pins, name)?;
     }
     let made = link::create(program, target).map_err(|error| failed("attach", name, error))?;
     link::pin(made.as_fd(), &path).map_err(|error| failed("pin", name, error))
+}
+
+/// Detaches a link and removes its pin; also succeeds when it is gone, or its cgroup or interface is.
+fn drop_link(pins: &Pins, name: &str) -> Result<(), KernelError> {
+    let path = pins.link(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let held = link::open(&path).map_err(|error| failed("open", name, error))?;
+    link::detach(held.as_fd()).map_err(|error| failed("detach", name, error))?;
+    pins::remove(&path)
 }
 
 fn socket_pin_name(hook: SocketHook) -> String {

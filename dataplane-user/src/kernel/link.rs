@@ -89,6 +89,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
@@ -131,6 +132,12 @@ pub(super) fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Resul
     let mut attributes =
         Attributes { link: link.as_raw_fd() as u32, program: program.as_raw_fd() as u32, flags: 0, old_program: 0 };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Takes a link's program off at once, whoever else holds the link. Removing the last pin does so only in its own time.
+pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = link.as_raw_fd() as u32;
+    bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
 /// Pins a link, which keeps its program attached whoever lives.

@@ -236,6 +236,9 @@ impl Kernel {
 /// # Errors
 /// If a pin cannot be removed.
 pub fn remove_all(pin_dir: &Path) -> Result<(), KernelError> {
+    if let Some(pins) = Pins::existing(pin_dir) {
+        attach::detach_all(&pins)?;
+    }
     match std::fs::remove_dir_all(pin_dir) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(KernelError::File { action: "remove", path: pin_dir.to_owned(), source })

@@ -33,6 +33,12 @@ impl Pins {
         Ok(pins)
     }
 
+    /// A folder that an agent made, if there is one.
+    pub(super) fn existing(folder: &Path) -> Option<Self> {
+        let pins = Self { folder: folder.to_owned() };
+        pins.links().is_dir().then_some(pins)
+    }
+
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
