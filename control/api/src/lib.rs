@@ -5,6 +5,7 @@ pub mod discovery;
 pub mod managed_fields;
 pub mod meta;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod prune;
