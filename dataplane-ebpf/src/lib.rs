@@ -18,7 +18,7 @@ pub mod socket;
 
 /// A panic cannot be reported from a program, and must not be silent: an endless loop makes the verifier refuse any
 /// program in which this is reachable, so that a program that loads has no panicking path.
-#[cfg(target_arch = "bpf")]
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

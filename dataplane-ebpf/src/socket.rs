@@ -126,7 +126,10 @@ impl<'a> Call<'a> {
         }
         let destination = Destination { address, port: self.port, protocol: self.protocol };
         match decide(&Dialled(PhantomData), destination, random()) {
-            Decision::Pass(reason) => pass(reason),
+            Decision::Pass(reason) => {
+                self.forget_peer();
+                pass(reason)
+            }
             Decision::Refuse { frontend, reason } => self.refuse(address, hook::CONNECT, frontend, reason),
             Decision::Translate(translation) => {
                 if !self.remember_peer(address, &translation) {
@@ -230,6 +233,17 @@ impl<'a> Call<'a> {
         true
     }
 
+    /// Forgets the translation of an earlier connect: what is dialled now may be that backend's own address.
+    #[inline(always)]
+    fn forget_peer(&self) {
+        // SAFETY: the context holds the calling socket.
+        let stored = unsafe { SOCKET_PEERS.get_ptr_mut(self.ctx) };
+        // SAFETY: null or this socket's own value, and the socket is locked by the call that this hook serves.
+        if let Some(peer) = unsafe { stored.as_mut() } {
+            *peer = SocketPeer::default();
+        }
+    }
+
     /// Keeps the translation by the socket's cookie, both ways.
     #[inline(always)]
     fn remember_datagram<A: FamilyMaps>(&self, cookie: u64, dialled: A, translation: &Translation<A>) -> bool {
@@ -247,15 +261,15 @@ impl<'a> Call<'a> {
         };
         // An update per datagram would cost a lock each; the entry of a kept backend is already there.
         // SAFETY: the value is compared at once, before anything can replace it for this socket.
-        let known = unsafe { SOCKET_REVERSE.get(&reverse_key) }.is_some_and(|stored| *stored == reverse);
-        if !known && SOCKET_REVERSE.insert(&reverse_key, &reverse, 0).is_err() {
+        let known = unsafe { SOCKET_REVERSE.get(reverse_key) }.is_some_and(|stored| *stored == reverse);
+        if !known && SOCKET_REVERSE.insert(reverse_key, reverse, 0).is_err() {
             return false;
         }
         let key = StickyKey { cookie, frontend: translation.frontend, reserved: 0 };
         let sticky = Sticky { backend: translation.backend, epoch: translation.epoch };
         // SAFETY: as above.
-        let known = unsafe { SOCKET_STICKY.get(&key) }.is_some_and(|stored| *stored == sticky);
-        known || SOCKET_STICKY.insert(&key, &sticky, 0).is_ok()
+        let known = unsafe { SOCKET_STICKY.get(key) }.is_some_and(|stored| *stored == sticky);
+        known || SOCKET_STICKY.insert(key, sticky, 0).is_ok()
     }
 }
 
@@ -337,7 +351,7 @@ fn unconnected_name(ctx: &SockAddrContext, address: Ip6, port: Be16) -> Option<(
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let key = ReverseKey { cookie, backend: address, backend_port: port, reserved: [0; 3] };
     // SAFETY: copied at once.
-    unsafe { SOCKET_REVERSE.get(&key) }.map(peer::unconnected)
+    unsafe { SOCKET_REVERSE.get(key) }.map(peer::unconnected)
 }
 
 // The verifier rewrites each access to a context field by its exact offset and width, so every access below is one

@@ -248,6 +248,18 @@ fn connected_udp_keeps_its_peer_s_name_and_backend() {
 }
 
 #[test]
+fn a_socket_that_dials_its_backend_directly_forgets_the_vip() {
+    let mut fixture = Fixture::new();
+    let port = udp_server(Ipv4Addr::LOCALHOST.into(), b'u');
+    publish(&mut fixture.kernel.maps, key4(UDP), 1, 1, &[(11, Ipv4Addr::LOCALHOST.into(), port)]);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    for address in [SocketAddr::from((VIP4, PORT)), (Ipv4Addr::LOCALHOST, port).into(), (VIP4, PORT).into()] {
+        socket.connect(address).unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), address);
+    }
+}
+
+#[test]
 fn unconnected_udp_hears_from_the_vip_and_stays_with_its_backend_while_that_lives() {
     let mut fixture = Fixture::new();
     let local = Ipv4Addr::LOCALHOST;

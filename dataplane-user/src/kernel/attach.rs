@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use nix::sys::utsname::uname;
 
 use super::KernelError;
 use super::link::{self, Attached, SocketHook, Target};
@@ -187,7 +189,7 @@ fn settle(
         }
         drop_link(pins, name)?;
     }
-    let made = link::create(program, target).map_err(|error| failed("attach", name, error))?;
+    let made = link::create(program, target).map_err(|error| unattached(name, wanted, error))?;
     link::pin(made.as_fd(), &path).map_err(|error| failed("pin", name, error))
 }
 
@@ -211,13 +213,32 @@ fn index_of(interface: &str) -> Result<u32, KernelError> {
         .map_err(|error| KernelError::NoInterface { interface: interface.to_owned(), source: error.into() })
 }
 
+/// An old kernel does not know the kind of link, and only says "invalid argument".
+fn unattached(name: &str, wanted: Attached, error: io::Error) -> KernelError {
+    let release = uname().map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let unknown = matches!(wanted, Attached::Tcx(_)) && error.raw_os_error() == Some(Errno::EINVAL as i32);
+    if unknown && is_before_tcx(&release) { KernelError::NoTcx { release } } else { failed("attach", name, error) }
+}
+
+/// Whether a kernel's release is older than 6.6.
+fn is_before_tcx(release: &str) -> bool {
+    let mut parts = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (6, 6)
+}
+
 fn failed(action: &'static str, link: &str, source: io::Error) -> KernelError {
     KernelError::Link { action, link: link.to_owned(), source }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Attachment, DeviceClass, Side};
+    use super::{Attachment, DeviceClass, Side, is_before_tcx};
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert!(is_before_tcx("6.1.0-44-amd64") && is_before_tcx("5.15.0") && is_before_tcx("6.5"));
+        assert!(!is_before_tcx("6.6.0") && !is_before_tcx("6.18.5") && !is_before_tcx("7.0-rc1"));
+    }
 
     #[test]
     fn pin_names_round_trip_and_others_are_not_ours() {

@@ -76,6 +76,9 @@ pub enum KernelError {
     /// A link could not be made, read or updated.
     #[error("cannot {action} the link {link}")]
     Link { action: &'static str, link: String, source: io::Error },
+    /// The kernel is too old for packet programs on interfaces. Socket programs do not need this.
+    #[error("programs on interfaces need Linux 6.6, this is {release}")]
+    NoTcx { release: String },
     /// There is no such interface in this network namespace.
     #[error("there is no interface {interface}")]
     NoInterface { interface: String, source: io::Error },
@@ -195,7 +198,7 @@ impl Kernel {
     /// Runs the programs of a device class on an interface of this network namespace. Doing it again changes nothing.
     ///
     /// # Errors
-    /// If there is no such interface, or the kernel refuses.
+    /// If there is no such interface, or the kernel refuses ([`KernelError::NoTcx`] before Linux 6.6).
     pub fn attach(&self, interface: &str, class: DeviceClass) -> Result<(), KernelError> {
         attach::attach_device(&self.pins, &self.programs, interface, class)
     }
