@@ -138,8 +138,19 @@ impl<M: ServiceMaps> Reconciler<M> {
     /// Is there anything to do?
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.inventory.is_synced()
-            && (!self.planned_once || self.inventory.has_stale() || !self.retry.is_empty())
+        self.has_changes() || self.has_retries()
+    }
+
+    /// Is there anything new to do?
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.inventory.is_synced() && (!self.planned_once || self.inventory.has_stale())
+    }
+
+    /// Is there anything to do again?
+    #[must_use]
+    pub fn has_retries(&self) -> bool {
+        !self.retry.is_empty()
     }
 
     /// Have the maps been brought to a complete view since the start?

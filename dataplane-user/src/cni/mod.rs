@@ -192,13 +192,13 @@ impl PodNetwork {
         let (ifname, inside_ips, inside_gateways) = (request.ifname.clone(), ips.clone(), gateways.clone());
         netns::run(&request.netns, move || veth::configure_inside(ifname, inside_ips, inside_gateways)).await?;
         let attachment = Attachment { ips, gateways, mac: pair.mac, host_ifname: pair.host_ifname, host_ifindex, mtu };
-        record::write(&self.config.state_dir, &EndpointRecord::new(request, &attachment))?;
+        record::write(&self.config.state_dir, &EndpointRecord::new(request, &attachment, bridge.mac))?;
         Ok(attachment)
     }
 }
 
 impl EndpointRecord {
-    fn new(request: &AddRequest, attachment: &Attachment) -> Self {
+    fn new(request: &AddRequest, attachment: &Attachment, gateway_mac: [u8; 6]) -> Self {
         Self {
             container_id: request.container_id.clone(),
             netns: request.netns.clone(),
@@ -211,6 +211,7 @@ impl EndpointRecord {
             ips: attachment.ips.clone(),
             gateways: attachment.gateways.clone(),
             mac: record::Mac(attachment.mac),
+            gateway_mac: record::Mac(gateway_mac),
             host_ifname: attachment.host_ifname.clone(),
             host_ifindex: attachment.host_ifindex,
             mtu: attachment.mtu,

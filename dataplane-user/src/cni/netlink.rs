@@ -18,6 +18,7 @@ pub(super) struct Link {
     pub(super) mtu: Option<u32>,
     pub(super) controller: Option<u32>,
     pub(super) up: bool,
+    pub(super) mac: [u8; 6],
 }
 
 /// A netlink socket in the network namespace of the thread that opened it.
@@ -157,12 +158,14 @@ impl Drop for Netlink {
 }
 
 fn parse_link(message: &LinkMessage) -> Link {
-    let mut link =
-        Link { index: message.header.index, mtu: None, controller: None, up: message.header.flags.contains(LinkFlags::Up) };
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, mtu: None, controller: None, up, mac: [0; 6] };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
+            // Other lengths are other link layers' addresses.
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().unwrap_or_default(),
             _ => {}
         }
     }

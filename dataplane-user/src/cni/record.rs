@@ -24,6 +24,8 @@ pub struct EndpointRecord {
     pub gateways: Vec<IpAddr>,
     /// MAC of the interface inside the pod.
     pub mac: Mac,
+    /// MAC of the bridge, as the pod sees it.
+    pub gateway_mac: Mac,
     pub host_ifname: String,
     pub host_ifindex: u32,
     pub mtu: u32,
@@ -168,6 +170,7 @@ mod tests {
             ips: vec!["10.244.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
             gateways: vec!["10.244.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             mac: Mac([2, 0, 0, 0, 0, 0x1f]),
+            gateway_mac: Mac([2, 0, 0, 0, 0, 1]),
             host_ifname: "tg00000000001".to_owned(),
             host_ifindex: 7,
             mtu: 1400,

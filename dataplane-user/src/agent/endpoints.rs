@@ -1,0 +1,208 @@
+//! This node's pods: keeps the endpoint maps and the packet programs in step with the endpoint records.
+//!
+//! Records are written by the pod network library. Changes come by inotify and by netlink (an interface that appears or
+//! goes); a slow poll heals what both missed. Every pass is complete and repeatable, so nothing depends on events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dataplane_abi::endpoint::Endpoint;
+use dataplane_abi::{Ip4, Ip6};
+use futures::StreamExt;
+use nix::net::if_::if_nametoindex;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rtnetlink::MulticastGroup;
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+use crate::cni::record::{self, EndpointRecord};
+use crate::kernel::{DeviceClass, Kernel, KernelError};
+
+/// How often everything is compared without any event, programs included.
+const FULL_INTERVAL: Duration = Duration::from_secs(30);
+/// Events that come closer than this are handled together.
+const QUIET: Duration = Duration::from_millis(2);
+
+/// Owns the programs on pod interfaces and the endpoint maps.
+pub(super) struct Endpoints {
+    kernel: Kernel,
+    records: PathBuf,
+    metrics: Metrics,
+    /// Interfaces that have their programs, by name and index.
+    attached: BTreeSet<(String, u32)>,
+    written: Option<BTreeMap<IpAddr, Endpoint>>,
+}
+
+impl Endpoints {
+    pub(super) fn new(kernel: Kernel, records: PathBuf, metrics: Metrics) -> Self {
+        Self { kernel, records, metrics, attached: BTreeSet::new(), written: None }
+    }
+
+    /// Works until the token is cancelled.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let mut events = Events::open(&self.records);
+        loop {
+            self.pass();
+            let full = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = events.wait() => false,
+                () = tokio::time::sleep(FULL_INTERVAL) => true,
+            };
+            if full {
+                self.attached.clear();
+                self.written = None;
+            }
+        }
+    }
+
+    fn pass(&mut self) {
+        let records = match record::list(&self.records) {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(error = %super::health::chain(&error), "cannot read the endpoint records");
+                return;
+            }
+        };
+        let mut wanted = BTreeMap::new();
+        let mut failed = 0;
+        let mut present = BTreeSet::new();
+        for found in &records {
+            // A record may be a moment older than its interface's end, or than the interface's successor.
+            let Ok(ifindex) = if_nametoindex(found.host_ifname.as_str()) else { continue };
+            present.insert((found.host_ifname.clone(), ifindex));
+            if let Err(error) = self.attach(found, ifindex) {
+                failed += 1;
+                let pod = format!("{}/{}", found.pod.namespace, found.pod.name);
+                tracing::warn!(pod, error = %super::health::chain(&error), "cannot attach the pod's programs");
+            }
+            for ip in &found.ips {
+                wanted.insert(ip.addr(), endpoint(found, ifindex));
+            }
+        }
+        self.attached.retain(|interface| present.contains(interface));
+        self.metrics.pods(records.len(), failed);
+        if let Err(error) = self.write(wanted) {
+            self.written = None;
+            tracing::warn!(error = %super::health::chain(&error), "cannot write the endpoint maps");
+        }
+    }
+
+    fn attach(&mut self, record: &EndpointRecord, ifindex: u32) -> Result<(), KernelError> {
+        let interface = (record.host_ifname.clone(), ifindex);
+        if self.attached.contains(&interface) {
+            return Ok(());
+        }
+        self.kernel.attach(&record.host_ifname, DeviceClass::Pod)?;
+        tracing::info!(
+            pod = %format!("{}/{}", record.pod.namespace, record.pod.name),
+            interface = record.host_ifname,
+            "pod interface attached"
+        );
+        self.attached.insert(interface);
+        Ok(())
+    }
+
+    fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> Result<(), KernelError> {
+        let written = match &self.written {
+            Some(written) => written.clone(),
+            None => self.dump()?,
+        };
+        let maps = &mut self.kernel.maps;
+        for (address, endpoint) in &wanted {
+            if written.get(address) != Some(endpoint) {
+                match address {
+                    IpAddr::V4(address) => maps.v4.endpoints.insert(&Ip4::from(*address), endpoint)?,
+                    IpAddr::V6(address) => maps.v6.endpoints.insert(&Ip6::from(*address), endpoint)?,
+                }
+            }
+        }
+        for address in written.keys().filter(|address| !wanted.contains_key(address)) {
+            match address {
+                IpAddr::V4(address) => maps.v4.endpoints.remove(&Ip4::from(*address))?,
+                IpAddr::V6(address) => maps.v6.endpoints.remove(&Ip6::from(*address))?,
+            };
+        }
+        self.written = Some(wanted);
+        Ok(())
+    }
+
+    fn dump(&self) -> Result<BTreeMap<IpAddr, Endpoint>, KernelError> {
+        let ipv4 = self.kernel.maps.v4.endpoints.dump()?;
+        let ipv6 = self.kernel.maps.v6.endpoints.dump()?;
+        let ipv4 = ipv4.into_iter().map(|(address, endpoint)| (IpAddr::from(address), endpoint));
+        Ok(ipv4.chain(ipv6.into_iter().map(|(address, endpoint)| (IpAddr::from(address), endpoint))).collect())
+    }
+}
+
+fn endpoint(record: &EndpointRecord, ifindex: u32) -> Endpoint {
+    Endpoint { ifindex, identity: 0, flags: 0, mac: record.mac.0, gateway_mac: record.gateway_mac.0 }
+}
+
+/// What wakes us.
+struct Events {
+    records: Option<AsyncFd<OwnedFd>>,
+    links: Option<futures::channel::mpsc::UnboundedReceiver<LinkEvent>>,
+}
+
+type LinkEvent = (
+    rtnetlink::packet_core::NetlinkMessage<netlink_packet_route::RouteNetlinkMessage>,
+    rtnetlink::sys::SocketAddr,
+);
+
+impl Events {
+    /// Without one of the two the slow poll still works.
+    fn open(records: &Path) -> Self {
+        let watch = || -> std::io::Result<AsyncFd<OwnedFd>> {
+            std::fs::create_dir_all(records)?;
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+            let flags = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_CLOSE_WRITE;
+            inotify.add_watch(records, flags)?;
+            // SAFETY: an owned descriptor stays the same and open until the `AsyncFd` drops it.
+            Ok(unsafe { AsyncFd::register(OwnedFd::from(inotify)) }?)
+        };
+        let links = rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map(|(connection, _, messages)| {
+            tokio::spawn(connection);
+            messages
+        });
+        let warn = |error: &std::io::Error| tracing::warn!(%error, "pods are only polled");
+        Self { records: watch().inspect_err(warn).ok(), links: links.inspect_err(warn).ok() }
+    }
+
+    /// Returns when something may have changed, after the burst has passed.
+    async fn wait(&mut self) {
+        self.next().await;
+        while tokio::time::timeout(QUIET, self.next()).await.is_ok() {}
+    }
+
+    async fn next(&mut self) {
+        let records = async {
+            match &self.records {
+                Some(inotify) => {
+                    // A failing descriptor must not spin: the poll takes over.
+                    let Ok(mut guard) = inotify.readable().await else { return std::future::pending().await };
+                    // What happened does not matter: every pass reads all records.
+                    while nix::unistd::read(inotify.get_ref(), &mut [0; 4_096]).is_ok_and(|length| length > 0) {}
+                    guard.clear_ready();
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let links = async {
+            let event = match &mut self.links {
+                Some(messages) => messages.next().await,
+                None => None,
+            };
+            if event.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = records => {}
+            () = links => {}
+        }
+    }
+}
