@@ -1,0 +1,80 @@
+//! Requests whose framing two parties could read differently are refused before anything acts on them.
+//!
+//! Pingora's parser already refuses differing or malformed lengths, odd transfer codings, several `Host` fields and an
+//! authority that is not the `Host`. It resolves a request with both Content-Length and Transfer-Encoding by dropping
+//! the former, so that only the raw header still shows it; and it lets a request without `Host` pass.
+
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Version};
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadFraming {
+    LengthAndEncoding,
+    NoHost,
+}
+
+impl BadFraming {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::LengthAndEncoding => "length_and_encoding",
+            Self::NoHost => "no_host",
+        }
+    }
+}
+
+/// Judges an HTTP/1 request by its parsed and its raw header.
+pub(super) fn check(version: Version, headers: &HeaderMap, raw: &[u8]) -> Result<(), BadFraming> {
+    if version == Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Err(BadFraming::NoHost);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && has_field(raw, b"content-length") {
+        return Err(BadFraming::LengthAndEncoding);
+    }
+    Ok(())
+}
+
+fn has_field(raw: &[u8], name: &[u8]) -> bool {
+    raw.split(|byte| *byte == b'\n').skip(1).any(|line| {
+        line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+            && line[name.len()..].iter().find(|byte| !matches!(byte, b' ' | b'\t')) == Some(&b':')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+    use super::{BadFraming, check};
+
+    fn judge(version: Version, raw: &str) -> Result<(), BadFraming> {
+        let mut headers = HeaderMap::new();
+        for line in raw.split("\r\n").skip(1).filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(':').unwrap();
+            headers.append(
+                HeaderName::try_from(name.trim()).unwrap(),
+                HeaderValue::try_from(value.trim().to_owned()).unwrap(),
+            );
+        }
+        headers.remove("content-length").filter(|_| headers.contains_key("transfer-encoding"));
+        check(version, &headers, raw.as_bytes())
+    }
+
+    #[test]
+    fn length_and_encoding_together_are_refused_although_the_parser_dropped_the_length() {
+        let both = "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 6\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(judge(Version::HTTP_11, both), Err(BadFraming::LengthAndEncoding));
+        let one = "POST / HTTP/1.1\r\nHost: a\r\nX-Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(judge(Version::HTTP_11, one), Ok(()));
+        let in_value = "POST / HTTP/1.1\r\nHost: a\r\nX: content-length: 6\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(judge(Version::HTTP_11, in_value), Ok(()));
+        let length = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n";
+        assert_eq!(judge(Version::HTTP_11, length), Ok(()));
+    }
+
+    #[test]
+    fn only_http_1_0_may_lack_a_host() {
+        assert_eq!(judge(Version::HTTP_11, "GET / HTTP/1.1\r\n\r\n"), Err(BadFraming::NoHost));
+        assert_eq!(judge(Version::HTTP_10, "GET / HTTP/1.0\r\n\r\n"), Ok(()));
+    }
+}

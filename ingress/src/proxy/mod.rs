@@ -1,0 +1,42 @@
+//! One request: checked, routed, sent to an endpoint, answered, logged. The phases are pingora's.
+
+mod access_log;
+mod framing;
+mod headers;
+mod phases;
+mod refusal;
+mod request;
+
+use std::sync::Arc;
+
+use pingora::apps::HttpServerOptions;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+
+use self::phases::Gateway;
+use crate::shared::Shared;
+
+/// The most endpoints that one request is sent to.
+const ATTEMPTS_MAX: usize = 3;
+/// Idle connections to endpoints that each thread keeps.
+const UPSTREAM_KEEPALIVE: usize = 320;
+const H2_IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(75);
+
+pub(crate) type Proxy = HttpProxy<Gateway>;
+
+/// The proxy of one serving thread.
+pub(crate) fn build(shared: Arc<Shared>) -> Proxy {
+    let conf = ServerConf {
+        threads: 1,
+        work_stealing: false,
+        upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE,
+        max_retries: ATTEMPTS_MAX,
+        ..ServerConf::default()
+    };
+    let mut proxy = HttpProxy::new(Gateway::new(shared), Arc::new(conf));
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
+    proxy.server_options = Some(options);
+    proxy.handle_init_modules();
+    proxy
+}

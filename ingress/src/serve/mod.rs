@@ -1,0 +1,12 @@
+//! Serving: sockets, threads, handshakes and draining. One thread is one runtime with its own pingora proxy and upstream
+//! connections; the threads share the listening sockets and nothing else that changes per request.
+
+mod connection;
+mod handshake;
+mod listen;
+mod stream;
+mod worker;
+
+pub(crate) use connection::Client;
+pub(crate) use listen::{Listeners, Scheme};
+pub(crate) use worker::{Signals, Workers};

@@ -1,0 +1,141 @@
+//! The gateway as a process of its own, with listening sockets handed in.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::api_server::{ApiServer, eventually};
+use crate::client::{Connection, Wire};
+
+pub(crate) struct Gateway {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    sockets: [TcpListener; 2],
+    arguments: Vec<String>,
+    directory: TempDir,
+    child: Child,
+}
+
+impl Gateway {
+    /// Starts and waits until it is ready.
+    pub(crate) async fn start(api: &ApiServer, arguments: &[&str]) -> Self {
+        let gateway = Self::start_unready(api, arguments);
+        gateway.until_ready().await;
+        gateway
+    }
+
+    pub(crate) fn start_unready(api: &ApiServer, arguments: &[&str]) -> Self {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = [bind(), bind()];
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = directory.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, api.kubeconfig()).unwrap();
+        let admin = bind().local_addr().unwrap();
+        let mut all = vec!["--kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
+        all.extend(["--admin-bind".to_owned(), admin.to_string(), "--threads".to_owned(), "2".to_owned()]);
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let child = spawn(&sockets, &all);
+        let [http, https] = [0, 1].map(|index: usize| sockets[index].local_addr().unwrap());
+        Self { http, https, admin, sockets, arguments: all, directory, child }
+    }
+
+    /// Starts a new process on the same sockets after the former has ended.
+    pub(crate) fn respawn(&mut self) {
+        assert!(self.directory.path().exists());
+        self.child = spawn(&self.sockets, &self.arguments);
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        for _ in 0..1500 {
+            if self.admin_page("/readyz").await.is_some_and(|(status, _)| status == 200) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not ready within 15 s");
+    }
+
+    /// Waits until a route to a host shows on the dump page, or has gone from it.
+    pub(crate) async fn until_route(&self, host: &str, present: bool) {
+        for _ in 0..1000 {
+            let (_, body) = self.admin_page("/routes").await.unwrap();
+            if body.contains(&format!("\"host\": \"{host}\"")) == present {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("route of {host} is not {present} within 5 s");
+    }
+
+    pub(crate) async fn admin_page(&self, path: &str) -> Option<(u16, String)> {
+        let mut connection = Connection::open(self.admin, Wire::Http).await.ok()?;
+        let reply = connection.get("admin", path).await.ok()?;
+        Some((reply.status, reply.body))
+    }
+
+    /// The value of a metric, by its name with labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let (_, page) = self.admin_page("/metrics").await.unwrap();
+        let line = page.lines().find(|line| line.split(' ').next() == Some(name));
+        line.and_then(|line| line.split(' ').nth(1)).map_or(f64::NAN, |value| value.parse().unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    pub(crate) async fn until_exit(&mut self) -> ExitStatus {
+        let child = std::sync::Mutex::new(&mut self.child);
+        let status = std::sync::OnceLock::new();
+        eventually("gateway exits", || {
+            child.lock().unwrap().try_wait().unwrap().is_some_and(|exit| status.set(exit).is_ok())
+        })
+        .await;
+        *status.get().unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(sockets: &[TcpListener; 2], arguments: &[String]) -> Child {
+    // High numbers, so that moving one to its place does not overwrite the other.
+    let high = [0, 1].map(|index: usize| fcntl(&sockets[index], FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-ingress"));
+    command
+        .args(arguments)
+        .env("LISTEN_FDS", "2")
+        .env("LISTEN_FDNAMES", "http:https")
+        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+        .stdin(Stdio::null());
+    // SAFETY: between fork and exec only dup2 is called, which is safe there.
+    unsafe {
+        command.pre_exec(move || {
+            for (fd, place) in high.iter().zip(3..) {
+                if nix::libc::dup2(*fd, place) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().unwrap();
+    for fd in high {
+        // SAFETY: the descriptor was made above and nothing else owns it.
+        drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) });
+    }
+    assert!(sockets.iter().all(|socket| socket.as_raw_fd() >= 0));
+    child
+}
