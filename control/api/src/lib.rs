@@ -1,6 +1,7 @@
 //! The Kubernetes API as data: schemas, protobuf, defaulting, validation, patches, tables. No I/O.
 
 pub mod decode;
+pub mod defaults;
 pub mod discovery;
 pub mod managed_fields;
 pub mod meta;
@@ -14,5 +15,8 @@ pub mod registry;
 pub mod schema;
 pub mod selector;
 pub mod status;
-pub mod value;
+pub mod strategy;
 pub mod strict;
+pub mod table;
+pub mod validation;
+pub mod value;

@@ -11,8 +11,6 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
-static GENERIC: Hooks = Hooks::GENERIC;
-
 pub(super) fn resources() -> Vec<Resource> {
     let mut all = core();
     all.extend(apps());
@@ -21,9 +19,13 @@ pub(super) fn resources() -> Vec<Resource> {
     all.extend(networking());
     all.extend(rbac());
     all.extend([
-        cluster("scheduling.k8s.io", "PriorityClass", "priorityclasses", &["pc"]).generations(),
-        namespaced("coordination.k8s.io", "Lease", "leases", &[]).creating().conditional(),
-        namespaced("discovery.k8s.io", "EndpointSlice", "endpointslices", &[]).generations(),
+        cluster("scheduling.k8s.io", "PriorityClass", "priorityclasses", &["pc"])
+            .hooked(&hooks::PRIORITY_CLASS)
+            .generations(),
+        namespaced("coordination.k8s.io", "Lease", "leases", &[]).hooked(&hooks::LEASE).creating().conditional(),
+        namespaced("discovery.k8s.io", "EndpointSlice", "endpointslices", &[])
+            .hooked(&hooks::ENDPOINT_SLICE)
+            .generations(),
     ]);
     all
 }
@@ -31,23 +33,24 @@ pub(super) fn resources() -> Vec<Resource> {
 fn core() -> Vec<Resource> {
     let authentication = |kind| GroupVersionKind::new(AUTHENTICATION, "v1", kind);
     vec![
-        namespaced("", "ConfigMap", "configmaps", &["cm"]),
-        namespaced("", "Endpoints", "endpoints", &["ep"]).creating(),
-        namespaced("", "Event", "events", &["ev"]).creating().hooked(&hooks::CORE_EVENT),
-        Resource { verbs: without_delete_collection(), ..cluster("", "Namespace", "namespaces", &["ns"]) }
-            .hooked(&hooks::NAMESPACE)
-            .status()
-            .sub("finalize", None, &[Verb::Update]),
+        namespaced("", "ConfigMap", "configmaps", &["cm"]).hooked(&hooks::CONFIG_MAP),
+        namespaced("", "Endpoints", "endpoints", &["ep"]).hooked(&hooks::ENDPOINTS).creating(),
+        namespaced("", "Event", "events", &["ev"]).hooked(&hooks::CORE_EVENT).creating(),
+        Resource {
+            verbs: without_delete_collection(),
+            ..cluster("", "Namespace", "namespaces", &["ns"]).hooked(&hooks::NAMESPACE)
+        }
+        .status()
+        .sub("finalize", None, &[Verb::Update]),
         cluster("", "Node", "nodes", &["no"]).hooked(&hooks::NODE).status(),
-        Resource { graceful_deletion: true, ..namespaced("", "Pod", "pods", &["po"]) }
-            .hooked(&hooks::POD)
+        Resource { graceful_deletion: true, ..namespaced("", "Pod", "pods", &["po"]).hooked(&hooks::POD) }
             .all()
             .status()
             .generations()
             .sub("binding", Some(GroupVersionKind::new("", "v1", "Binding")), &[Verb::Create])
             .sub("log", None, &[Verb::Get]),
         namespaced("", "Secret", "secrets", &[]).hooked(&hooks::SECRET),
-        namespaced("", "ServiceAccount", "serviceaccounts", &["sa"]).sub(
+        namespaced("", "ServiceAccount", "serviceaccounts", &["sa"]).hooked(&hooks::SERVICE_ACCOUNT).sub(
             "token",
             Some(authentication("TokenRequest")),
             &[Verb::Create],
@@ -59,17 +62,19 @@ fn core() -> Vec<Resource> {
 fn apps() -> Vec<Resource> {
     let scale = || Some(GroupVersionKind::new("autoscaling", "v1", "Scale"));
     vec![
-        namespaced(APPS, "ControllerRevision", "controllerrevisions", &[]),
-        namespaced(APPS, "Deployment", "deployments", &["deploy"]).all().status().generations().sub(
-            "scale",
-            scale(),
-            READ_WRITE,
-        ),
-        namespaced(APPS, "ReplicaSet", "replicasets", &["rs"]).all().status().generations().sub(
-            "scale",
-            scale(),
-            READ_WRITE,
-        ),
+        namespaced(APPS, "ControllerRevision", "controllerrevisions", &[]).hooked(&hooks::CONTROLLER_REVISION),
+        namespaced(APPS, "Deployment", "deployments", &["deploy"])
+            .hooked(&hooks::DEPLOYMENT)
+            .all()
+            .status()
+            .generations()
+            .sub("scale", scale(), READ_WRITE),
+        namespaced(APPS, "ReplicaSet", "replicasets", &["rs"])
+            .hooked(&hooks::REPLICA_SET)
+            .all()
+            .status()
+            .generations()
+            .sub("scale", scale(), READ_WRITE),
     ]
 }
 
@@ -79,37 +84,42 @@ fn events() -> Resource {
     Resource {
         storage,
         conversion,
-        ..namespaced("events.k8s.io", "Event", "events", &["ev"]).creating().hooked(&hooks::EVENT)
+        ..namespaced("events.k8s.io", "Event", "events", &["ev"]).hooked(&hooks::EVENT).creating()
     }
 }
 
 fn reviews() -> Vec<Resource> {
-    let local =
-        Resource { namespaced: true, ..review(AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews") };
+    let local = Resource {
+        namespaced: true,
+        ..review(AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews")
+            .hooked(&hooks::LOCAL_ACCESS_REVIEW)
+    };
     vec![
         review(AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews"),
         review(AUTHENTICATION, "TokenReview", "tokenreviews"),
         local,
-        review(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+        review(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews").hooked(&hooks::SELF_ACCESS_REVIEW),
         review(AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
-        review(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews"),
+        review(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews").hooked(&hooks::ACCESS_REVIEW),
     ]
 }
 
 fn networking() -> Vec<Resource> {
     vec![
-        cluster(NETWORKING, "IngressClass", "ingressclasses", &[]).generations(),
-        namespaced(NETWORKING, "Ingress", "ingresses", &["ing"]).status().generations(),
-        namespaced(NETWORKING, "NetworkPolicy", "networkpolicies", &["netpol"]).generations(),
+        cluster(NETWORKING, "IngressClass", "ingressclasses", &[]).hooked(&hooks::INGRESS_CLASS).generations(),
+        namespaced(NETWORKING, "Ingress", "ingresses", &["ing"]).hooked(&hooks::INGRESS).status().generations(),
+        namespaced(NETWORKING, "NetworkPolicy", "networkpolicies", &["netpol"])
+            .hooked(&hooks::NETWORK_POLICY)
+            .generations(),
     ]
 }
 
 fn rbac() -> Vec<Resource> {
     vec![
-        cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings", &[]).creating(),
-        cluster(RBAC, "ClusterRole", "clusterroles", &[]).creating(),
-        namespaced(RBAC, "RoleBinding", "rolebindings", &[]).creating(),
-        namespaced(RBAC, "Role", "roles", &[]).creating(),
+        cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings", &[]).hooked(&hooks::CLUSTER_ROLE_BINDING).creating(),
+        cluster(RBAC, "ClusterRole", "clusterroles", &[]).hooked(&hooks::CLUSTER_ROLE).creating(),
+        namespaced(RBAC, "RoleBinding", "rolebindings", &[]).hooked(&hooks::ROLE_BINDING).creating(),
+        namespaced(RBAC, "Role", "roles", &[]).hooked(&hooks::ROLE).creating(),
     ]
 }
 
@@ -133,7 +143,7 @@ fn cluster(group: &str, kind: &str, plural: &str, short_names: &[&str]) -> Resou
         is_virtual: false,
         conversion: None,
         storage: (group.into(), plural.into()),
-        hooks: &GENERIC,
+        hooks: &hooks::GENERIC,
     }
 }
 

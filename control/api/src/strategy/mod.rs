@@ -1,0 +1,274 @@
+//! What the server does to an object before it is stored: identity, generation, and who may write which half.
+
+mod binding;
+mod delete;
+pub(crate) mod namespace;
+pub(crate) mod pod;
+mod scale;
+pub mod service;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+pub use binding::bind;
+pub use delete::{DeleteOptions, Deletion, Propagation, is_finished, prepare_for_delete};
+pub use pod::qos_class;
+pub use scale::{apply_scale, scale_of};
+
+use crate::meta;
+use crate::names;
+use crate::registry::Resource;
+use crate::status::Status;
+use crate::value::{copy, entries, remove, same};
+
+/// What a new object is given from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Birth<'a> {
+    /// The namespace of the request; empty for cluster-wide resources.
+    pub namespace: &'a str,
+    pub now: Timestamp,
+    pub uid: &'a str,
+    /// For `generateName`; see [`names::suffix`].
+    pub suffix: &'a str,
+}
+
+/// Prepares an object for its creation: identity, empty status, first generation.
+///
+/// # Errors
+/// If the object says that it lives in another namespace, or that it exists already.
+pub fn prepare_for_create(resource: &Resource, object: &mut Value, birth: &Birth<'_>) -> Result<(), Status> {
+    if !object.is_object() {
+        return Err(Status::bad_request("the object provided is not a JSON object"));
+    }
+    if resource.namespaced {
+        take_namespace(object, birth.namespace)?;
+    }
+    if resource.is_virtual {
+        return Ok(());
+    }
+    if !meta::resource_version(object).is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let base = meta::field(object, "generateName");
+    if meta::name(object).is_empty() && !base.is_empty() {
+        let name = names::generate(base, birth.suffix);
+        meta::set_field(object, "name", name);
+    }
+    meta::set_field(object, "uid", birth.uid);
+    meta::set_field(object, "creationTimestamp", meta::time(birth.now));
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        meta::set_field(object, field, Value::Null);
+    }
+    if resource.has_generation {
+        meta::set_field(object, "generation", 1);
+    }
+    // A node is the one object that may be born with a status: its kubelet registers it as a whole.
+    if resource.has_status() && resource.kind != "Node" {
+        object["status"] = first_status(resource);
+    }
+    (resource.hooks.create)(object);
+    Ok(())
+}
+
+fn take_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
+    let own = meta::namespace(object);
+    if own.is_empty() {
+        meta::set_field(object, "namespace", namespace);
+    } else if own != namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {own:?} != {namespace:?}"
+        )));
+    }
+    Ok(())
+}
+
+fn first_status(resource: &Resource) -> Value {
+    match resource.kind.as_str() {
+        "Ingress" | "Service" => json!({"loadBalancer": {}}),
+        "ReplicaSet" => json!({"replicas": 0}),
+        _ => json!({}),
+    }
+}
+
+/// Prepares a change; `subresource` is empty for the resource itself. Each writer keeps to its half: through `status`
+/// only the status changes, through the resource itself everything but the status.
+pub fn prepare_for_update(resource: &Resource, subresource: &str, old: &Value, new: &mut Value) {
+    keep_identity(old, new);
+    match subresource {
+        "status" => {
+            keep_all_but_status(old, new);
+            if resource.kind == "Pod" {
+                pod::update_status(old, new);
+            }
+        }
+        "finalize" => copy(old, new, "status"),
+        _ => {
+            if resource.has_status() {
+                copy(old, new, "status");
+            }
+            (resource.hooks.update)(old, new);
+        }
+    }
+    let generation = meta::generation(old);
+    let grows = resource.has_generation && subresource != "status" && desired_state_changed(resource, old, new);
+    let generation = if grows { generation + 1 } else { generation };
+    meta::set_field(new, "generation", if generation == 0 { Value::Null } else { generation.into() });
+}
+
+/// What nobody can change is taken from the old object; a uid that was sent must match, which is for validation.
+fn keep_identity(old: &Value, new: &mut Value) {
+    let metadata = &old["metadata"];
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        meta::set_field(new, field, metadata[field].clone());
+    }
+    for field in ["uid", "name", "namespace"] {
+        if meta::field(new, field).is_empty() {
+            meta::set_field(new, field, metadata[field].clone());
+        }
+    }
+    meta::set_field(new, "selfLink", Value::Null);
+}
+
+fn keep_all_but_status(old: &Value, new: &mut Value) {
+    let keys: Vec<String> = entries(old).chain(entries(new)).map(|(key, _)| key.clone()).collect();
+    for key in keys.iter().filter(|key| !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str())) {
+        copy(old, new, key);
+    }
+    meta::set_field(new, "ownerReferences", old["metadata"]["ownerReferences"].clone());
+}
+
+fn desired_state_changed(resource: &Resource, old: &Value, new: &Value) -> bool {
+    if resource.hooks.annotations_count && !same(&old["metadata"]["annotations"], &new["metadata"]["annotations"]) {
+        return true;
+    }
+    if old["spec"].is_object() || new["spec"].is_object() {
+        return !same(&old["spec"], &new["spec"]);
+    }
+    // A kind without a spec is desired state as a whole.
+    let bare = |object: &Value| {
+        let labels = object["metadata"]["labels"].clone();
+        let mut rest = object.clone();
+        remove(&mut rest, "metadata");
+        remove(&mut rest, "status");
+        (rest, labels)
+    };
+    let ((old, old_labels), (new, new_labels)) = (bare(old), bare(new));
+    !same(&old, &new) || !same(&old_labels, &new_labels)
+}
+
+pub(crate) fn nothing(_: &mut Value) {}
+
+pub(crate) fn no_change(_: &Value, _: &mut Value) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    fn birth() -> Birth<'static> {
+        let now = "2026-01-02T03:04:05.678Z".parse().expect("time");
+        Birth { namespace: "default", now, uid: "u-1", suffix: "x2z4c" }
+    }
+
+    fn create(group: &str, plural: &str, mut object: Value) -> Value {
+        let registry = Registry::builtin();
+        let resource = registry.get(group, "v1", plural).expect(plural);
+        crate::defaults::apply(resource, &mut object);
+        let birth = if resource.namespaced { birth() } else { Birth { namespace: "", ..birth() } };
+        prepare_for_create(resource, &mut object, &birth).expect("prepared");
+        object
+    }
+
+    #[test]
+    fn a_new_object_gets_its_identity_and_an_empty_status() {
+        let object = create(
+            "apps",
+            "deployments",
+            json!({"metadata": {"generateName": "web-", "uid": "mine", "deletionTimestamp": "x", "generation": 7},
+                "status": {"replicas": 9}}),
+        );
+        assert_eq!(
+            object["metadata"],
+            json!({"generateName": "web-", "name": "web-x2z4c", "namespace": "default", "uid": "u-1", "generation": 1,
+                "creationTimestamp": "2026-01-02T03:04:05Z"})
+        );
+        assert_eq!(object["status"], json!({}));
+    }
+
+    #[test]
+    fn another_namespace_or_a_resource_version_is_refused() {
+        let registry = Registry::builtin();
+        let pods = registry.get("", "v1", "pods").expect("pods");
+        let mut object = json!({"metadata": {"namespace": "other"}});
+        assert_eq!(prepare_for_create(pods, &mut object, &birth()).expect_err("namespace").code, 400);
+        let mut object = json!({"metadata": {"resourceVersion": "1"}});
+        assert_eq!(prepare_for_create(pods, &mut object, &birth()).expect_err("version").code, 400);
+    }
+
+    #[test]
+    fn a_namespace_is_born_active_with_its_finalizer() {
+        let object = create("", "namespaces", json!({"metadata": {"name": "a"}}));
+        assert_eq!(object["spec"], json!({"finalizers": ["kubernetes"]}));
+        assert_eq!(object["status"], json!({"phase": "Active"}));
+        assert_eq!(meta::label(&object, "kubernetes.io/metadata.name"), Some("a"));
+    }
+
+    #[test]
+    fn each_writer_keeps_to_its_half() {
+        let registry = Registry::builtin();
+        let deployments = registry.get("apps", "v1", "deployments").expect("deployments");
+        let old =
+            json!({"metadata": {"name": "a", "generation": 3}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+        let changed = json!({"metadata": {"name": "a"}, "spec": {"replicas": 2}, "status": {"replicas": 2}});
+
+        let mut new = changed.clone();
+        prepare_for_update(deployments, "", &old, &mut new);
+        assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(2), &json!(1)));
+        assert_eq!(meta::generation(&new), 4);
+
+        let mut new = changed.clone();
+        prepare_for_update(deployments, "status", &old, &mut new);
+        assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(1), &json!(2)));
+        assert_eq!(meta::generation(&new), 3);
+    }
+
+    #[test]
+    fn generation_counts_only_what_is_desired() {
+        let registry = Registry::builtin();
+        let grows = |group: &str, plural: &str, old: Value, new: Value| {
+            let resource = registry.get(group, "v1", plural).expect(plural);
+            let mut new = new;
+            prepare_for_update(resource, "", &old, &mut new);
+            meta::generation(&new) > meta::generation(&old)
+        };
+        let with = |metadata: Value, rest: Value| {
+            let mut object = rest;
+            object["metadata"] = metadata;
+            object["metadata"]["generation"] = 1.into();
+            object
+        };
+        let spec = json!({"spec": {"a": 1}});
+        let annotated = json!({"annotations": {"a": "b"}});
+        assert!(grows("apps", "deployments", with(json!({}), spec.clone()), with(annotated.clone(), spec.clone())));
+        assert!(!grows("apps", "replicasets", with(json!({}), spec.clone()), with(annotated, spec)));
+        let slice = json!({"endpoints": []});
+        let labelled = json!({"labels": {"a": "b"}});
+        assert!(grows("discovery.k8s.io", "endpointslices", with(json!({}), slice.clone()), with(labelled, slice)));
+        assert!(!grows(
+            "",
+            "configmaps",
+            json!({"metadata": {}, "data": {}}),
+            json!({"metadata": {}, "data": {"a": "b"}})
+        ));
+    }
+
+    #[test]
+    fn identity_survives_an_update_that_forgets_or_forges_it() {
+        let registry = Registry::builtin();
+        let maps = registry.get("", "v1", "configmaps").expect("configmaps");
+        let old = json!({"metadata": {"name": "a", "uid": "1", "creationTimestamp": "t", "deletionTimestamp": "d"}});
+        let mut new = json!({"metadata": {"name": "a", "creationTimestamp": "forged", "selfLink": "x"}});
+        prepare_for_update(maps, "", &old, &mut new);
+        assert_eq!(new, old);
+    }
+}

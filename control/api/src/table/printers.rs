@@ -1,0 +1,660 @@
+//! The columns and cells of every kind but the pod's.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::duration::since;
+use super::{Column, Printer, pod};
+use crate::meta;
+use crate::registry::split_api_version;
+use crate::selector::LabelSelector;
+use crate::value::{entries, int, is_set, is_zero, items, text};
+
+const LISTED_MAX: usize = 3;
+
+const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Name is unique among the objects of its kind in a namespace.",
+    priority: 0,
+};
+const AGE: Column = column("Age", "Time since the object was created.");
+const CONTAINERS: Column = wide(column("Containers", "Names of the containers in the template."));
+const IMAGES: Column = wide(column("Images", "Images of the containers in the template."));
+const SELECTOR: Column = wide(column("Selector", "Labels by which pods are selected."));
+
+const fn column(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "string", format: "", description, priority: 0 }
+}
+
+const fn integer(name: &'static str, description: &'static str) -> Column {
+    Column { kind: "integer", ..column(name, description) }
+}
+
+const fn wide(column: Column) -> Column {
+    Column { priority: 1, ..column }
+}
+
+/// A kind without columns of its own.
+pub(crate) static GENERIC: Printer = Printer {
+    columns: &[NAME, Column { kind: "date", ..column("Created At", "Time at which the object was created.") }],
+    cells: |object, _| vec![name(object), meta::creation_timestamp(object).into()],
+};
+
+pub(crate) static POD: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Ready", "Containers that are ready, of all containers."),
+        column("Status", "What the pod as a whole is doing."),
+        column("Restarts", "How often containers of the pod were restarted."),
+        AGE,
+        wide(column("IP", "Address of the pod.")),
+        wide(column("Node", "Node the pod runs on.")),
+        wide(column("Nominated Node", "Node that is being made free for the pod.")),
+        wide(column("Readiness Gates", "Readiness gates that are open, of all gates.")),
+    ],
+    cells: pod::cells,
+};
+
+pub(crate) static CONFIG_MAP: Printer = Printer {
+    columns: &[NAME, column("Data", "Number of entries."), AGE],
+    cells: |map, now| {
+        let count = entries(&map["data"]).count() + entries(&map["binaryData"]).count();
+        vec![name(map), count.into(), age(map, now)]
+    },
+};
+
+pub(crate) static SECRET: Printer = Printer {
+    columns: &[NAME, column("Type", "What the secret is for."), column("Data", "Number of entries."), AGE],
+    cells: |secret, now| {
+        vec![name(secret), text(&secret["type"]).into(), entries(&secret["data"]).count().into(), age(secret, now)]
+    },
+};
+
+pub(crate) static SERVICE_ACCOUNT: Printer = Printer {
+    columns: &[NAME, column("Secrets", "Number of secrets the account may use."), AGE],
+    cells: |account, now| vec![name(account), items(&account["secrets"]).len().into(), age(account, now)],
+};
+
+pub(crate) static NAMESPACE: Printer = Printer {
+    columns: &[NAME, column("Status", "Whether the namespace is active or going away."), AGE],
+    cells: |namespace, now| vec![name(namespace), text(&namespace["status"]["phase"]).into(), age(namespace, now)],
+};
+
+pub(crate) static NODE: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Status", "Whether the node is ready."),
+        column("Roles", "Roles of the node."),
+        AGE,
+        column("Version", "Version of the kubelet."),
+        wide(column("Internal-IP", "Address of the node within the cluster.")),
+        wide(column("External-IP", "Address of the node outside the cluster.")),
+        wide(column("OS-Image", "Operating system.")),
+        wide(column("Kernel-Version", "Version of the kernel.")),
+        wide(column("Container-Runtime", "Container runtime and its version.")),
+    ],
+    cells: node,
+};
+
+pub(crate) static EVENT: Printer = Printer {
+    columns: &[
+        column("Last Seen", "Time since the event was last seen."),
+        column("Type", "Kind of the event: Normal or Warning."),
+        column("Reason", "Short reason for the event."),
+        column("Object", "Object the event is about."),
+        wide(column("Subobject", "Part of the object the event is about.")),
+        wide(column("Source", "Component that reported the event.")),
+        column("Message", "Description of the event."),
+        wide(column("First Seen", "Time since the event was first seen.")),
+        wide(column("Count", "How often the event was seen.")),
+        wide(NAME),
+    ],
+    cells: event,
+};
+
+pub(crate) static SERVICE: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Type", "How the service is reached."),
+        column("Cluster-IP", "Address within the cluster."),
+        column("External-IP", "Addresses from outside the cluster."),
+        column("Port(s)", "Ports, node ports and protocols."),
+        AGE,
+        SELECTOR,
+    ],
+    cells: service,
+};
+
+pub(crate) static ENDPOINTS: Printer = Printer {
+    columns: &[NAME, column("Endpoints", "Addresses and ports of the endpoints."), AGE],
+    cells: |endpoints, now| vec![name(endpoints), subsets(endpoints).into(), age(endpoints, now)],
+};
+
+pub(crate) static ENDPOINT_SLICE: Printer = Printer {
+    columns: &[
+        NAME,
+        column("AddressType", "Kind of the addresses."),
+        column("Ports", "Ports of the endpoints."),
+        column("Endpoints", "Addresses of the endpoints."),
+        AGE,
+    ],
+    cells: endpoint_slice,
+};
+
+pub(crate) static DEPLOYMENT: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Ready", "Pods that are ready, of those desired."),
+        column("Up-to-date", "Pods of the newest template."),
+        column("Available", "Pods that have been ready for long enough."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    cells: |object, now| {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let (containers, images) = template(object);
+        let selector = LabelSelector::from_object(&spec["selector"]);
+        vec![
+            name(object),
+            format!("{}/{}", int(&status["readyReplicas"]), int(&spec["replicas"])).into(),
+            int(&status["updatedReplicas"]).into(),
+            int(&status["availableReplicas"]).into(),
+            age(object, now),
+            containers.into(),
+            images.into(),
+            selector.map_or_else(|_| "<invalid>".to_owned(), |selector| selector.to_string()).into(),
+        ]
+    },
+};
+
+pub(crate) static REPLICA_SET: Printer = Printer {
+    columns: &[
+        NAME,
+        integer("Desired", "Pods that should run."),
+        integer("Current", "Pods that exist."),
+        integer("Ready", "Pods that are ready."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    cells: |object, now| {
+        let (containers, images) = template(object);
+        vec![
+            name(object),
+            int(&object["spec"]["replicas"]).into(),
+            int(&object["status"]["replicas"]).into(),
+            int(&object["status"]["readyReplicas"]).into(),
+            age(object, now),
+            containers.into(),
+            images.into(),
+            selector(&object["spec"]["selector"]).into(),
+        ]
+    },
+};
+
+pub(crate) static CONTROLLER_REVISION: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Controller", "Object the revision belongs to."),
+        column("Revision", "Number of the revision."),
+        AGE,
+    ],
+    cells: |revision, now| {
+        let controller = meta::controller_of(revision).map_or_else(|| "<none>".to_owned(), reference);
+        vec![name(revision), controller.into(), int(&revision["revision"]).into(), age(revision, now)]
+    },
+};
+
+pub(crate) static INGRESS: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Class", "Class whose controller serves the ingress."),
+        column("Hosts", "Hosts the rules apply to."),
+        column("Address", "Addresses of the load balancer."),
+        column("Ports", "Ports that are open."),
+        AGE,
+    ],
+    cells: ingress,
+};
+
+pub(crate) static INGRESS_CLASS: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Controller", "Controller that serves the class."),
+        column("Parameters", "Object with further parameters."),
+        AGE,
+    ],
+    cells: ingress_class,
+};
+
+pub(crate) static NETWORK_POLICY: Printer = Printer {
+    columns: &[NAME, column("Pod-Selector", "Labels of the pods the policy applies to."), AGE],
+    cells: |policy, now| vec![name(policy), selector(&policy["spec"]["podSelector"]).into(), age(policy, now)],
+};
+
+/// Role and cluster role bindings alike.
+pub(crate) static ROLE_BINDING: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Role", "Role that is granted."),
+        AGE,
+        wide(column("Users", "Users it is granted to.")),
+        wide(column("Groups", "Groups it is granted to.")),
+        wide(column("ServiceAccounts", "Service accounts it is granted to.")),
+    ],
+    cells: role_binding,
+};
+
+pub(crate) static PRIORITY_CLASS: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Value", "Priority of the pods of the class."),
+        column("Global-Default", "Whether pods without a class get this one."),
+        AGE,
+        column("PreemptionPolicy", "Whether pods of the class may displace others."),
+    ],
+    cells: |class, now| {
+        vec![
+            name(class),
+            int(&class["value"]).into(),
+            (class["globalDefault"] == true).into(),
+            age(class, now),
+            text(&class["preemptionPolicy"]).into(),
+        ]
+    },
+};
+
+pub(crate) static LEASE: Printer = Printer {
+    columns: &[NAME, column("Holder", "Who holds the lease."), AGE],
+    cells: |lease, now| vec![name(lease), text(&lease["spec"]["holderIdentity"]).into(), age(lease, now)],
+};
+
+fn name(object: &Value) -> Value {
+    meta::name(object).into()
+}
+
+fn age(object: &Value, now: Timestamp) -> Value {
+    since(&object["metadata"]["creationTimestamp"], now).into()
+}
+
+fn or(value: &str, substitute: &str) -> String {
+    if value.is_empty() { substitute.to_owned() } else { value.to_owned() }
+}
+
+/// Names and images of the containers of a workload.
+fn template(workload: &Value) -> (String, String) {
+    let containers = items(&workload["spec"]["template"]["spec"]["containers"]);
+    let join = |field: &str| containers.iter().map(|container| text(&container[field])).collect::<Vec<_>>().join(",");
+    (join("name"), join("image"))
+}
+
+/// A label selector object; `<none>` if it requires nothing.
+fn selector(selector: &Value) -> String {
+    match LabelSelector::from_object(selector) {
+        Ok(selector) => or(&selector.to_string(), "<none>"),
+        Err(_) => "<error>".to_owned(),
+    }
+}
+
+/// A map of labels; `<none>` if it is empty.
+fn labels(map: &Value) -> String {
+    let list: Vec<String> = entries(map).map(|(key, value)| format!("{key}={}", text(value))).collect();
+    or(&list.join(","), "<none>")
+}
+
+fn with_more(list: &[String], count: usize) -> String {
+    if count > LISTED_MAX {
+        format!("{} + {} more...", list[..LISTED_MAX].join(","), count - LISTED_MAX)
+    } else {
+        list.join(",")
+    }
+}
+
+fn node(node: &Value, now: Timestamp) -> Vec<Value> {
+    let ready = items(&node["status"]["conditions"]).iter().find(|condition| condition["type"] == "Ready");
+    let mut status = match ready {
+        Some(condition) if condition["status"] == "True" => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
+    .to_owned();
+    if node["spec"]["unschedulable"] == true {
+        status.push_str(",SchedulingDisabled");
+    }
+    let address = |kind: &str| {
+        let found = items(&node["status"]["addresses"]).iter().find(|address| address["type"] == kind);
+        found.map_or("<none>", |address| text(&address["address"])).to_owned()
+    };
+    let info = |field: &str| or(text(&node["status"]["nodeInfo"][field]), "<unknown>");
+    vec![
+        name(node),
+        status.into(),
+        or(&roles(node).join(","), "<none>").into(),
+        age(node, now),
+        text(&node["status"]["nodeInfo"]["kubeletVersion"]).into(),
+        address("InternalIP").into(),
+        address("ExternalIP").into(),
+        info("osImage").into(),
+        info("kernelVersion").into(),
+        info("containerRuntimeVersion").into(),
+    ]
+}
+
+fn roles(node: &Value) -> Vec<String> {
+    let mut roles: Vec<String> = entries(&node["metadata"]["labels"])
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role),
+            None if key == "kubernetes.io/role" => Some(text(value)),
+            None => None,
+        })
+        .filter(|role| !role.is_empty())
+        .map(str::to_owned)
+        .collect();
+    roles.sort();
+    roles.dedup();
+    roles
+}
+
+fn event(event: &Value, now: Timestamp) -> Vec<Value> {
+    let first = if is_zero(&event["firstTimestamp"]) { &event["eventTime"] } else { &event["firstTimestamp"] };
+    let first = since(first, now);
+    let series = &event["series"];
+    let (last, count) = if is_set(series) {
+        (since(&series["lastObservedTime"], now), int(&series["count"]))
+    } else if is_zero(&event["lastTimestamp"]) {
+        (first.clone(), int(&event["count"]).max(1))
+    } else {
+        (since(&event["lastTimestamp"], now), int(&event["count"]).max(1))
+    };
+    let involved = &event["involvedObject"];
+    let kind = text(&involved["kind"]).to_lowercase();
+    let object = match text(&involved["name"]) {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    };
+    let first_of = |a: &Value, b: &Value| or(text(a), text(b));
+    let component = first_of(&event["source"]["component"], &event["reportingComponent"]);
+    let instance = first_of(&event["source"]["host"], &event["reportingInstance"]);
+    let source = if instance.is_empty() { component } else { format!("{component}, {instance}") };
+    vec![
+        last.into(),
+        text(&event["type"]).into(),
+        text(&event["reason"]).into(),
+        object.into(),
+        text(&involved["fieldPath"]).into(),
+        source.into(),
+        text(&event["message"]).trim().into(),
+        first.into(),
+        count.into(),
+        name(event),
+    ]
+}
+
+fn service(service: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = &service["spec"];
+    let ip = items(&spec["clusterIPs"]).first().map_or_else(|| text(&spec["clusterIP"]), text);
+    let ports: Vec<String> = items(&spec["ports"])
+        .iter()
+        .map(|port| match int(&port["nodePort"]) {
+            0 => format!("{}/{}", int(&port["port"]), text(&port["protocol"])),
+            node_port => format!("{}:{node_port}/{}", int(&port["port"]), text(&port["protocol"])),
+        })
+        .collect();
+    vec![
+        name(service),
+        text(&spec["type"]).into(),
+        or(ip, "<none>").into(),
+        external_addresses(service).into(),
+        or(&ports.join(","), "<none>").into(),
+        age(service, now),
+        labels(&spec["selector"]).into(),
+    ]
+}
+
+fn external_addresses(service: &Value) -> String {
+    let fixed: Vec<String> = items(&service["spec"]["externalIPs"]).iter().map(|ip| text(ip).to_owned()).collect();
+    match text(&service["spec"]["type"]) {
+        "ClusterIP" | "NodePort" => or(&fixed.join(","), "<none>"),
+        "LoadBalancer" => {
+            let mut all = balancer_addresses(&service["status"]["loadBalancer"]);
+            all.extend(fixed);
+            or(&all.join(","), "<pending>")
+        }
+        "ExternalName" => text(&service["spec"]["externalName"]).to_owned(),
+        _ => "<unknown>".to_owned(),
+    }
+}
+
+fn balancer_addresses(balancer: &Value) -> Vec<String> {
+    let mut addresses: Vec<String> = items(&balancer["ingress"])
+        .iter()
+        .map(|entry| or(text(&entry["ip"]), text(&entry["hostname"])))
+        .filter(|address| !address.is_empty())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+fn subsets(endpoints: &Value) -> String {
+    let subsets = items(&endpoints["subsets"]);
+    if subsets.is_empty() {
+        return "<none>".to_owned();
+    }
+    let mut list = Vec::new();
+    for subset in subsets {
+        let addresses = items(&subset["addresses"]);
+        let ports = items(&subset["ports"]);
+        if ports.is_empty() {
+            list.extend(addresses.iter().map(|address| text(&address["ip"]).to_owned()));
+        }
+        for port in ports {
+            list.extend(addresses.iter().map(|address| host_port(text(&address["ip"]), int(&port["port"]))));
+        }
+    }
+    with_more(&list, list.len())
+}
+
+fn host_port(ip: &str, port: i64) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+fn endpoint_slice(slice: &Value, now: Timestamp) -> Vec<Value> {
+    let ports: Vec<String> = items(&slice["ports"])
+        .iter()
+        .map(|port| match (port["port"].as_i64(), port["name"].as_str()) {
+            (Some(number), _) => number.to_string(),
+            (None, Some(name)) => name.to_owned(),
+            (None, None) => "*".to_owned(),
+        })
+        .collect();
+    let addresses: Vec<String> = items(&slice["endpoints"])
+        .iter()
+        .flat_map(|endpoint| items(&endpoint["addresses"]))
+        .map(|address| text(address).to_owned())
+        .collect();
+    vec![
+        name(slice),
+        text(&slice["addressType"]).into(),
+        or(&with_more(&ports, ports.len()), "<unset>").into(),
+        or(&with_more(&addresses, addresses.len()), "<unset>").into(),
+        age(slice, now),
+    ]
+}
+
+fn ingress(ingress: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = &ingress["spec"];
+    let ports = if items(&spec["tls"]).is_empty() { "80" } else { "80, 443" };
+    vec![
+        name(ingress),
+        or(text(&spec["ingressClassName"]), "<none>").into(),
+        hosts(items(&spec["rules"])).into(),
+        balancer_addresses(&ingress["status"]["loadBalancer"]).join(",").into(),
+        ports.into(),
+        age(ingress, now),
+    ]
+}
+
+/// The first hosts; what is left over counts rules, also those without a host.
+fn hosts(rules: &[Value]) -> String {
+    let mut list: Vec<String> = Vec::new();
+    let mut more = false;
+    for rule in rules {
+        more |= list.len() == LISTED_MAX;
+        if !more && !text(&rule["host"]).is_empty() {
+            list.push(text(&rule["host"]).to_owned());
+        }
+    }
+    if list.is_empty() {
+        "*".to_owned()
+    } else if more {
+        format!("{} + {} more...", list.join(","), rules.len() - LISTED_MAX)
+    } else {
+        list.join(",")
+    }
+}
+
+fn ingress_class(class: &Value, now: Timestamp) -> Vec<Value> {
+    let parameters = &class["spec"]["parameters"];
+    let shown = if is_set(parameters) {
+        let group = parameters["apiGroup"].as_str().map(|group| format!(".{group}")).unwrap_or_default();
+        format!("{}{group}/{}", text(&parameters["kind"]), text(&parameters["name"]))
+    } else {
+        "<none>".to_owned()
+    };
+    vec![name(class), text(&class["spec"]["controller"]).into(), shown.into(), age(class, now)]
+}
+
+fn role_binding(binding: &Value, now: Timestamp) -> Vec<Value> {
+    let role = &binding["roleRef"];
+    let subjects = |kind: &str| {
+        let named = items(&binding["subjects"]).iter().filter(|subject| subject["kind"] == kind).map(|subject| {
+            match text(&subject["namespace"]) {
+                "" => text(&subject["name"]).to_owned(),
+                namespace => format!("{namespace}/{}", text(&subject["name"])),
+            }
+        });
+        named.collect::<Vec<_>>().join(", ")
+    };
+    vec![
+        name(binding),
+        format!("{}/{}", text(&role["kind"]), text(&role["name"])).into(),
+        age(binding, now),
+        subjects("User").into(),
+        subjects("Group").into(),
+        subjects("ServiceAccount").into(),
+    ]
+}
+
+/// `deployment.apps/web`.
+fn reference(owner: &Value) -> String {
+    let (group, _) = split_api_version(text(&owner["apiVersion"]));
+    let kind = text(&owner["kind"]).to_lowercase();
+    crate::status::qualified(group, &kind) + "/" + text(&owner["name"])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cells(printer: &Printer, object: Value) -> Value {
+        let now = "2026-01-01T01:00:00Z".parse().expect("time");
+        let mut object = object;
+        object["metadata"]["name"] = "x".into();
+        object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        (printer.cells)(&object, now).into()
+    }
+
+    #[test]
+    fn workloads() {
+        let object = json!({"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "j"}]}}},
+            "status": {"replicas": 2, "readyReplicas": 1, "updatedReplicas": 2}});
+        assert_eq!(cells(&DEPLOYMENT, object.clone()), json!(["x", "1/3", 2, 0, "60m", "a,b", "i,j", "app=web"]));
+        assert_eq!(cells(&REPLICA_SET, object), json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "app=web"]));
+        let owners = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "controller": true}]);
+        assert_eq!(
+            cells(&CONTROLLER_REVISION, json!({"metadata": {"ownerReferences": owners}, "revision": 2})),
+            json!(["x", "deployment.apps/web", 2, "60m"])
+        );
+    }
+
+    #[test]
+    fn services_and_endpoints() {
+        let service = json!({"spec": {"type": "LoadBalancer", "clusterIPs": ["10.0.0.1"], "externalIPs": ["1.1.1.1"],
+            "selector": {"a": "b"}, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}, {"port": 53, "protocol": "UDP"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "9.9.9.9"}, {"hostname": "h"}]}}});
+        assert_eq!(
+            cells(&SERVICE, service),
+            json!(["x", "LoadBalancer", "10.0.0.1", "9.9.9.9,h,1.1.1.1", "80:30080/TCP,53/UDP", "60m", "a=b"])
+        );
+        assert_eq!(
+            cells(&SERVICE, json!({"spec": {"type": "LoadBalancer"}})),
+            json!(["x", "LoadBalancer", "<none>", "<pending>", "<none>", "60m", "<none>"])
+        );
+        let endpoints =
+            json!({"subsets": [{"addresses": [{"ip": "a"}, {"ip": "fd00::1"}], "ports": [{"port": 1}, {"port": 2}]}]});
+        assert_eq!(cells(&ENDPOINTS, endpoints), json!(["x", "a:1,[fd00::1]:1,a:2 + 1 more...", "60m"]));
+        let slice = json!({"addressType": "IPv4", "ports": [{"port": 80}, {"name": "n"}, {}],
+            "endpoints": [{"addresses": ["a", "b"]}, {"addresses": ["c"]}, {"addresses": ["d"]}]});
+        assert_eq!(cells(&ENDPOINT_SLICE, slice), json!(["x", "IPv4", "80,n,*", "a,b,c + 1 more...", "60m"]));
+        assert_eq!(cells(&ENDPOINT_SLICE, json!({})), json!(["x", "", "<unset>", "<unset>", "60m"]));
+    }
+
+    #[test]
+    fn ingresses() {
+        let object = json!({"spec": {"ingressClassName": "tidegate", "tls": [{}],
+            "rules": [{"host": "a"}, {"host": "b"}, {"host": "c"}, {"host": "d"}, {}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}});
+        assert_eq!(cells(&INGRESS, object), json!(["x", "tidegate", "a,b,c + 2 more...", "1.2.3.4", "80, 443", "60m"]));
+        assert_eq!(cells(&INGRESS, json!({})), json!(["x", "<none>", "*", "", "80", "60m"]));
+        let class = json!({"spec": {"controller": "a/b", "parameters": {"apiGroup": "g", "kind": "K", "name": "n"}}});
+        assert_eq!(cells(&INGRESS_CLASS, class), json!(["x", "a/b", "K.g/n", "60m"]));
+    }
+
+    #[test]
+    fn nodes() {
+        let object = json!({"metadata": {"labels": {"node-role.kubernetes.io/worker": "", "kubernetes.io/role": "edge"}},
+            "spec": {"unschedulable": true},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}], "addresses": [{"type": "InternalIP", "address": "1.1.1.1"}],
+                "nodeInfo": {"kubeletVersion": "v1", "osImage": "os"}}});
+        assert_eq!(
+            cells(&NODE, object),
+            json!([
+                "x",
+                "Ready,SchedulingDisabled",
+                "edge,worker",
+                "60m",
+                "v1",
+                "1.1.1.1",
+                "<none>",
+                "os",
+                "<unknown>",
+                "<unknown>"
+            ])
+        );
+    }
+
+    #[test]
+    fn events_and_the_rest() {
+        let object = json!({"series": {"count": 5, "lastObservedTime": "2026-01-01T00:59:00.000000Z"}, "type": "Warning",
+            "eventTime": "2026-01-01T00:00:00Z", "reason": "R", "message": " m ", "reportingComponent": "c", "reportingInstance": "i",
+            "involvedObject": {"kind": "Node", "fieldPath": "f"}});
+        assert_eq!(cells(&EVENT, object), json!(["60s", "Warning", "R", "node", "f", "c, i", "m", "60m", 5, "x"]));
+        let binding = json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"},
+            {"kind": "ServiceAccount", "name": "s", "namespace": "n"}, {"kind": "User", "name": "v"}]});
+        assert_eq!(cells(&ROLE_BINDING, binding), json!(["x", "Role/r", "60m", "u, v", "", "n/s"]));
+        assert_eq!(cells(&NETWORK_POLICY, json!({"spec": {"podSelector": {}}})), json!(["x", "<none>", "60m"]));
+        assert_eq!(cells(&GENERIC, json!({})), json!(["x", "2026-01-01T00:00:00Z"]));
+        assert_eq!(cells(&SECRET, json!({"type": "Opaque", "data": {"a": ""}})), json!(["x", "Opaque", 1, "60m"]));
+        let class = json!({"value": 5, "preemptionPolicy": "Never"});
+        assert_eq!(cells(&PRIORITY_CLASS, class), json!(["x", 5, false, "60m", "Never"]));
+    }
+}

@@ -1,0 +1,83 @@
+//! What is wrong with an object: every rule answers with upstream's field paths and texts.
+//!
+//! Rules run after defaulting and after the strategy has prepared the object.
+
+mod address;
+pub(crate) mod cluster;
+pub(crate) mod config;
+mod container;
+pub(crate) mod endpoints;
+mod errors;
+pub(crate) mod ingress;
+pub(crate) mod meta;
+pub(crate) mod network_policy;
+pub(crate) mod pod;
+pub(crate) mod rbac;
+mod scheduling;
+pub(crate) mod service;
+mod volume;
+pub(crate) mod workload;
+
+use serde_json::Value;
+
+pub use errors::{Errors, Path};
+
+use crate::registry::Resource;
+use crate::status::{Cause, Status};
+
+/// What is wrong with an object to create; empty if nothing is.
+#[must_use]
+pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    if !resource.is_virtual {
+        meta::create(object, resource.hooks.names, resource.namespaced, &mut errors);
+    }
+    (resource.hooks.validate)(object, &mut errors);
+    errors.into_causes()
+}
+
+/// What is wrong with a change; `subresource` is empty for the resource itself.
+#[must_use]
+pub fn validate_update(resource: &Resource, subresource: &str, old: &Value, new: &Value) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    meta::update(old, new, &mut errors);
+    if subresource != "status" {
+        (resource.hooks.validate_update)(old, new, &mut errors);
+        // Whether the desired state is sound is asked only where it changed: a pod's was when it was created.
+        if resource.hooks.revalidate {
+            (resource.hooks.validate)(new, &mut errors);
+        }
+    }
+    errors.into_causes()
+}
+
+/// The causes as the 422 they lead to.
+///
+/// # Errors
+/// If there is any cause.
+pub fn check(resource: &Resource, object: &Value, causes: Vec<Cause>) -> Result<(), Status> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&resource.group, &resource.kind, crate::meta::name(object), causes))
+}
+
+/// What is wrong with a Scale.
+#[must_use]
+pub fn validate_scale(scale: &Value) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    workload::scale(scale, &mut errors);
+    errors.into_causes()
+}
+
+/// What is wrong with a TokenRequest.
+#[must_use]
+pub fn validate_token_request(request: &Value) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    cluster::token_request(request, &mut errors);
+    errors.into_causes()
+}
+
+pub(crate) fn nothing(_: &Value, _: &mut Errors) {}
+
+pub(crate) fn no_change_rules(_: &Value, _: &Value, _: &mut Errors) {}
