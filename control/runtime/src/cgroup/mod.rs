@@ -17,6 +17,21 @@ use nix::unistd::Pid;
 use crate::error::{FileError, IoContext};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// The v1 controllers in which libcontainer makes groups; named hierarchies (systemd's) are not its business.
+const LEGACY_CONTROLLERS: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
 
 /// The mounted hierarchies that hold controllers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +49,10 @@ impl Hierarchies {
 
     fn parse(mountinfo: &str) -> Self {
         let mut legacy: Vec<PathBuf> = mounts(mountinfo)
-            .filter(|(_, kind)| *kind == "cgroup")
-            .map(|(point, _)| PathBuf::from(point))
+            .filter(|mount| {
+                mount.kind == "cgroup" && mount.options.split(',').any(|it| LEGACY_CONTROLLERS.contains(&it))
+            })
+            .map(|mount| PathBuf::from(mount.point))
             .filter(|point| point.starts_with(CGROUP_ROOT))
             .collect();
         legacy.sort();
@@ -133,11 +150,19 @@ pub(crate) fn set_oom_score_adj(pid: i32, score: i32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
 }
 
-/// (mount point, file system type)
-fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &str)> {
+struct Mounted<'a> {
+    point: &'a str,
+    kind: &'a str,
+    /// Of the file system, not of the mount.
+    options: &'a str,
+}
+
+fn mounts(mountinfo: &str) -> impl Iterator<Item = Mounted<'_>> {
     mountinfo.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
-        Some((before.split(' ').nth(4)?, after.split(' ').next()?))
+        let mut after = after.split(' ');
+        let (kind, options) = (after.next()?, after.nth(1)?);
+        Some(Mounted { point: before.split(' ').nth(4)?, kind, options })
     })
 }
 
@@ -177,6 +202,7 @@ mod tests {
 30 25 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw
 31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
 32 30 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
+35 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
 33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 34 30 0:28 / /somewhere/else/cpu rw - cgroup cgroup rw,cpu";
 

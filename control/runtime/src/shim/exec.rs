@@ -14,7 +14,6 @@ use crate::protocol::{ExecReply, Refusal, Reply};
 #[derive(Debug)]
 pub(super) struct Exec {
     pid: i32,
-    pub(super) container: String,
     captures: Vec<Capture>,
     limit: usize,
     pub(super) deadline: Instant,
@@ -30,7 +29,6 @@ struct Capture {
 impl Exec {
     pub(super) fn new(
         pid: i32,
-        container: String,
         files: ShimFiles,
         limit: usize,
         deadline: Instant,
@@ -41,7 +39,7 @@ impl Exec {
             let token = reactor.watch(&file, Source::Exec { pid, stream })?;
             captures.push(Capture { file: Some((file, token)), bytes: Vec::new() });
         }
-        Ok(Self { pid, container, captures, limit, deadline, timed_out: false })
+        Ok(Self { pid, captures, limit, deadline, timed_out: false })
     }
 
     pub(super) fn read(&mut self, stream: usize, reactor: &mut Reactor) {

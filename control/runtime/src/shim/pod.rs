@@ -66,7 +66,6 @@ struct Managed {
     log: Option<Log>,
     outputs: Vec<Stream>,
     /// Kept open for whoever attaches.
-    #[expect(dead_code, reason = "held so that the container's standard input does not end")]
     input: Option<OwnedFd>,
     kill_at: Option<Instant>,
     /// Answered when the container has ended.
@@ -263,7 +262,7 @@ impl Pod {
             .site
             .launch_exec(id, &process, built.confinement, score, child)
             .map_err(|failure| Refusal::CannotRun(failure.message))?;
-        let exec = Exec::new(pid, id.to_owned(), files, limit, deadline, reactor).map_err(|error| failed(&error))?;
+        let exec = Exec::new(pid, files, limit, deadline, reactor).map_err(|error| failed(&error))?;
         Ok((pid, exec))
     }
 

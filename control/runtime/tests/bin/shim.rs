@@ -1,4 +1,4 @@
-//! A program that is nothing but a shim, for tests of the runtime: small, and built with them.
+//! A program that is nothing but a shim, for tests of the runtime; the real one is `tidegate`.
 
 use clap::Parser;
 
