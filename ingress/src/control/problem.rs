@@ -20,6 +20,10 @@ pub(crate) enum Problem {
         path: String,
         winner: String,
     },
+    CertificateConflict {
+        host: String,
+        winner: String,
+    },
 }
 
 impl Problem {
@@ -32,6 +36,11 @@ impl Problem {
         }
     }
 
+    /// A host whose certificate another Ingress chooses.
+    pub(crate) fn from_certificate_conflict(conflict: &Conflict) -> Self {
+        Self::CertificateConflict { host: conflict.host.to_string(), winner: conflict.winner.to_string() }
+    }
+
     /// The reason of an Event: a word for machines.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
@@ -40,6 +49,7 @@ impl Problem {
             Self::SecretMissing { .. } => "TLSSecretMissing",
             Self::SecretUnusable { .. } => "TLSSecretInvalid",
             Self::Conflict { .. } => "RuleConflict",
+            Self::CertificateConflict { .. } => "TLSConflict",
         }
     }
 
@@ -55,7 +65,10 @@ impl Problem {
                 format!("Secret {secret} cannot be used ({why}); its hosts are served with the default certificate.")
             }
             Self::Conflict { host, path, winner } => {
-                format!("Host {host} path {path} is already taken by the older Ingress {winner}; this rule is ignored.")
+                format!("Host {host} path {path} already belongs to Ingress {winner}; this rule is ignored.")
+            }
+            Self::CertificateConflict { host, winner } => {
+                format!("Ingress {winner} chooses another Secret for host {host}, which is served with that one.")
             }
         }
     }

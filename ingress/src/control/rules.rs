@@ -39,6 +39,13 @@ pub(crate) fn secrets_of(ingress: &Ingress) -> BTreeSet<ObjectKey> {
     ingress.tls.iter().filter_map(|tls| secret_key(ingress, tls)).collect()
 }
 
+/// The Secret that an Ingress chooses for a host of its TLS entries.
+pub(crate) fn secret_of_host(ingress: &Ingress, host: &HostPattern) -> Option<ObjectKey> {
+    let names = |hosts: &[Box<str>]| hosts.iter().any(|text| parse(text).as_ref() == Ok(host));
+    let entry = ingress.tls.iter().find(|tls| names(&tls.hosts));
+    secret_key(ingress, entry.or_else(|| ingress.tls.iter().find(|tls| tls.hosts.is_empty()))?)
+}
+
 struct Reader<'a, F> {
     ingress: &'a Ingress,
     source: Arc<Source>,

@@ -19,7 +19,7 @@ use super::change::{Change, Delta};
 use crate::model::Model;
 use crate::shared::Shared;
 
-/// A streaming list that shows nothing new for so long is none.
+/// A streaming list that was accepted and shows nothing new for so long is none.
 const STREAMING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to watch and where to send it.
@@ -59,8 +59,9 @@ where
     async fn follow(&self, config: watcher::Config, streaming: bool) -> End {
         let mut events = pin!(watcher(self.api.clone(), config).default_backoff());
         let mut unproven = streaming;
+        let mut started = false;
         loop {
-            let next = if unproven {
+            let next = if unproven && started {
                 match timeout(STREAMING_PATIENCE, events.next()).await {
                     Ok(next) => next,
                     Err(_) => return End::NoStreaming,
@@ -75,11 +76,13 @@ where
                     if unproven && is_refusal(&error) {
                         return End::NoStreaming;
                     }
+                    started = false;
                     self.shared.metrics.watch_errors.with_label_values(&[self.kind]).inc();
                     tracing::warn!(kind = self.kind, error = %chain(&error), "watch failed");
                     continue;
                 }
             };
+            started = true;
             unproven &= !matches!(event, watcher::Event::InitDone);
             if self.changes.send((self.change)(delta(event))).await.is_err() {
                 return End::Closed;

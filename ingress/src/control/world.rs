@@ -4,13 +4,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use ingress_route::{Compiler, Conflict};
+use ingress_route::{Compiler, Conflict, Source};
 
 use super::change::{Change, Edit, Listing};
 use super::class::ClassPolicy;
 use super::event::Report;
 use super::problem::Problem;
-use super::rules::{Meaning, meaning_of, secrets_of};
+use super::rules::{Meaning, meaning_of, secret_of_host, secrets_of};
 use super::secrets::{Identities, Secrets};
 use super::status::{self, StatusWrite};
 use super::upstreams::Upstreams;
@@ -37,11 +37,18 @@ pub(crate) struct World {
     served: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// What has been reported and still holds.
     reported: HashMap<ObjectKey, BTreeSet<Problem>>,
-    conflicts: BTreeSet<Conflict>,
+    /// Routing rules, and certificates, that another Ingress hides.
+    conflicts: BTreeSet<Hidden>,
     /// Ingresses to look at before the next snapshot.
     touched: HashSet<ObjectKey>,
     generation: u64,
     last_identities: Identities,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hidden {
+    Rule(Conflict),
+    Certificate(Conflict),
 }
 
 #[derive(Debug, Default)]
@@ -248,15 +255,29 @@ impl World {
     }
 
     fn report_conflicts(&mut self, reports: &mut Vec<Report>) {
-        let conflicts: BTreeSet<_> = self.routes.conflicts().cloned().collect();
-        for conflict in conflicts.difference(&self.conflicts) {
-            let key = ObjectKey::new(&conflict.loser.namespace, &conflict.loser.name);
+        let rules = self.routes.conflicts().cloned().map(Hidden::Rule);
+        let certificates = self.certificates.conflicts().filter(|conflict| self.choose_differently(conflict));
+        let conflicts: BTreeSet<_> = rules.chain(certificates.cloned().map(Hidden::Certificate)).collect();
+        for hidden in conflicts.difference(&self.conflicts) {
+            let (loser, problem) = match hidden {
+                Hidden::Rule(conflict) => (&conflict.loser, Problem::from_conflict(conflict)),
+                Hidden::Certificate(conflict) => (&conflict.loser, Problem::from_certificate_conflict(conflict)),
+            };
+            let key = ObjectKey::new(&loser.namespace, &loser.name);
             if let Some(ingress) = self.ingresses.get(&key) {
-                let problem = Problem::from_conflict(conflict);
                 reports.push(Report { ingress: key, uid: ingress.uid.clone(), problem });
             }
         }
         self.conflicts = conflicts;
+    }
+
+    /// Whether two Ingresses with TLS for the same host name different Secrets; the same one twice is common and fine.
+    fn choose_differently(&self, conflict: &Conflict) -> bool {
+        let secret = |source: &Source| {
+            let ingress = self.ingresses.get(&ObjectKey::new(&source.namespace, &source.name))?;
+            secret_of_host(ingress, &conflict.host)
+        };
+        secret(&conflict.winner) != secret(&conflict.loser)
     }
 }
 

@@ -178,3 +178,15 @@ fn a_certificate_follows_its_secret() {
     assert_eq!(snapshot.tls_key("a.test"), key, "a connection made before is not misdirected now");
     assert_eq!(usable.reports, []);
 }
+
+#[test]
+fn two_secrets_for_one_host_are_reported_and_the_same_one_twice_is_not() {
+    let mut world = world();
+    let tls = |secret: &str| json!([{"hosts": ["a.test"], "secretName": secret}]);
+    for (name, created, secret) in [("first", 1, "x"), ("same", 2, "x"), ("other", 3, "y")] {
+        world.apply(ingress(name, created, "mine", &format!("{name}.test"), tls(secret), json!([])));
+    }
+    let reports = publish(&mut world).reports;
+    let reasons: Vec<_> = reports.iter().map(|r| (&*r.ingress.name, r.problem.reason())).collect();
+    assert_eq!(reasons, [("other", "TLSConflict")]);
+}

@@ -20,6 +20,12 @@ use crate::snapshot::Route;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to accept a part of its answer.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an HTTP/1 connection may wait for its next request.
+const KEEPALIVE_SECONDS: u64 = 75;
+/// How long the body of a refused request is read, so that the client gets to read the answer.
+const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The application that pingora runs.
@@ -80,6 +86,11 @@ impl ProxyHttp for Gateway {
 
     /// Refuses ambiguous HTTP/1 framing. (Over HTTP/2 there is none: pingora and h2 check it.)
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        // Pingora lets a connection that may be kept wait for ever, and keeps none where the client asks it not to.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(KEEPALIVE_SECONDS));
+        }
         let Some(http1) = session.as_http1() else { return Ok(()) };
         let request = http1.req_header();
         framing::check(request.version, &request.headers, &http1.get_headers_raw_bytes()).map_err(|why| {
@@ -100,6 +111,8 @@ impl ProxyHttp for Gateway {
                 if self.shared.is_draining() {
                     session.set_keepalive(None);
                 }
+                session.set_close_on_response_before_downstream_finish(false);
+                session.set_total_drain_timeout(Some(REFUSED_BODY_TIMEOUT));
                 refusal::answer(session, refusal.status()).await?;
                 Ok(true)
             }

@@ -1,7 +1,7 @@
-//! The gateway as a process of its own, with listening sockets handed in.
+//! The gateway as a process of its own, with listening sockets handed in or bound by itself.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -18,7 +18,8 @@ pub(crate) struct Gateway {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) admin: SocketAddr,
-    sockets: [TcpListener; 2],
+    /// The sockets that are handed in, if any.
+    sockets: Option<[TcpListener; 2]>,
     arguments: Vec<String>,
     directory: TempDir,
     child: Child,
@@ -33,24 +34,43 @@ impl Gateway {
     }
 
     pub(crate) fn start_unready(api: &ApiServer, arguments: &[&str]) -> Self {
-        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets = [bind(), bind()];
+        let sockets = [free_port(), free_port()];
+        let addresses = [0, 1].map(|index: usize| sockets[index].local_addr().unwrap());
+        Self::run(api, Some(sockets), addresses, arguments)
+    }
+
+    /// Starts on sockets that the gateway binds itself.
+    pub(crate) async fn start_bound(api: &ApiServer, arguments: &[&str]) -> Self {
+        let [http, https] = [free_port(), free_port()].map(|socket| socket.local_addr().unwrap());
+        let (http_text, https_text) = (http.to_string(), https.to_string());
+        let mut all = vec!["--http-bind", &http_text, "--https-bind", &https_text];
+        all.extend(arguments);
+        let gateway = Self::run(api, None, [http, https], &all);
+        gateway.until_ready().await;
+        gateway
+    }
+
+    fn run(
+        api: &ApiServer,
+        sockets: Option<[TcpListener; 2]>,
+        [http, https]: [SocketAddr; 2],
+        arguments: &[&str],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, api.kubeconfig()).unwrap();
-        let admin = bind().local_addr().unwrap();
+        let admin = free_port().local_addr().unwrap();
         let mut all = vec!["--kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
         all.extend(["--admin-bind".to_owned(), admin.to_string(), "--threads".to_owned(), "2".to_owned()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let child = spawn(&sockets, &all);
-        let [http, https] = [0, 1].map(|index: usize| sockets[index].local_addr().unwrap());
+        let child = spawn(sockets.as_ref(), &all);
         Self { http, https, admin, sockets, arguments: all, directory, child }
     }
 
     /// Starts a new process on the same sockets after the former has ended.
     pub(crate) fn respawn(&mut self) {
         assert!(self.directory.path().exists());
-        self.child = spawn(&self.sockets, &self.arguments);
+        self.child = spawn(self.sockets.as_ref(), &self.arguments);
     }
 
     pub(crate) async fn until_ready(&self) {
@@ -110,32 +130,39 @@ impl Drop for Gateway {
     }
 }
 
-fn spawn(sockets: &[TcpListener; 2], arguments: &[String]) -> Child {
-    // High numbers, so that moving one to its place does not overwrite the other.
-    let high = [0, 1].map(|index: usize| fcntl(&sockets[index], FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap());
+fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn spawn(sockets: Option<&[TcpListener; 2]>, arguments: &[String]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-ingress"));
     command
         .args(arguments)
-        .env("LISTEN_FDS", "2")
-        .env("LISTEN_FDNAMES", "http:https")
         .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+        .env_remove("LISTEN_FDS")
         .stdin(Stdio::null());
-    // SAFETY: between fork and exec only dup2 is called, which is safe there.
-    unsafe {
-        command.pre_exec(move || {
-            for (fd, place) in high.iter().zip(3..) {
-                if nix::libc::dup2(*fd, place) < 0 {
-                    return Err(std::io::Error::last_os_error());
+    // High numbers, so that moving one to its place does not overwrite the other.
+    let high: Vec<OwnedFd> = (sockets.into_iter().flatten())
+        .map(|socket| {
+            let fd = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap();
+            // SAFETY: the descriptor was made a line above and nothing else owns it.
+            unsafe { OwnedFd::from_raw_fd(fd) }
+        })
+        .collect();
+    if !high.is_empty() {
+        command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "http:https");
+        let numbers: Vec<_> = high.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: between fork and exec only dup2 is called, which is safe there.
+        unsafe {
+            command.pre_exec(move || {
+                for (fd, place) in numbers.iter().zip(3..) {
+                    if nix::libc::dup2(*fd, place) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            });
+        }
     }
-    let child = command.spawn().unwrap();
-    for fd in high {
-        // SAFETY: the descriptor was made above and nothing else owns it.
-        drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) });
-    }
-    assert!(sockets.iter().all(|socket| socket.as_raw_fd() >= 0));
-    child
+    command.spawn().unwrap()
 }

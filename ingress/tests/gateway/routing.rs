@@ -227,3 +227,18 @@ async fn servers_without_streaming_lists_are_listed() {
         gateway.until_route("b.test", true).await;
     }
 }
+
+#[tokio::test]
+async fn answers_of_the_gateway_itself_are_well_formed() {
+    let api = ApiServer::start(Streaming::Supported).await;
+    class(&api);
+    let gateway = Gateway::start(&api, &[]).await;
+    let mut connection = Connection::open(gateway.http, Wire::Http).await.unwrap();
+    for _ in 0..2 {
+        let reply = connection.send(Request::head("/"), "unknown", "/", "").await.unwrap();
+        assert_eq!((reply.status, reply.body.as_str()), (404, ""));
+        let reply = connection.send(Request::post("/"), "unknown", "/", &"x".repeat(100_000)).await.unwrap();
+        assert_eq!((reply.status, reply.body.as_str()), (404, "404 Not Found\n"), "and the connection goes on");
+        assert_eq!(reply.headers.get("server").unwrap(), "tidegate");
+    }
+}

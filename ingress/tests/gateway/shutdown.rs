@@ -98,3 +98,30 @@ async fn nothing_is_answered_before_everything_is_known() {
     let early = get(gateway.http, Wire::Http, "a.test", "/").await;
     assert_eq!(early.status, 200);
 }
+
+#[tokio::test]
+async fn own_sockets_serve_newcomers_for_a_while() {
+    let api = ApiServer::start(Streaming::Supported).await;
+    class(&api);
+    let web = Backend::start("web", 0).await;
+    served(&api, "web", [&web]);
+    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
+    let mut gateway = Gateway::start_bound(&api, &["--shutdown-grace-period", "6s"]).await;
+    let until_open = async |address| {
+        for _ in 0..200 {
+            match Connection::open(address, Wire::Http).await {
+                Ok(connection) => return connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+        panic!("the gateway does not listen");
+    };
+    assert_eq!(until_open(gateway.http).await.get("a.test", "/").await.unwrap().status, 200);
+    gateway.signal(Signal::SIGTERM);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for (wire, address) in [(Wire::Http, gateway.http), (Wire::Https2("a.test"), gateway.https)] {
+        assert_eq!(get(address, wire, "a.test", "/").await.status, 200, "{wire:?}");
+    }
+    assert!(gateway.until_exit().await.success());
+    assert!(Connection::open(gateway.http, Wire::Http).await.is_err(), "and then nobody listens");
+}
