@@ -5,7 +5,7 @@
 //! container), is the subreaper of the pod's containers, and keeps their stdio, logs and exit codes. Containers survive
 //! every other process; a new [`Runtime`] finds them again in the run directory.
 //!
-//! Where to look: `runtime` is the face, `client` talks to a shim, `protocol` is what they say; `shim` is the other end;
+//! Where to look: `runtime` is the face, `pod` what it knows of one sandbox, `client` talks to a shim, `protocol` is what they say; `shim` is the other end;
 //! `spec` turns a container's description into an OCI spec; `image` stores images; `cgroup`, `rootfs`, `tree` and
 //! `user` are the kernel-side helpers that both ends share.
 
@@ -16,6 +16,7 @@ mod container;
 mod error;
 mod image;
 mod layout;
+mod pod;
 mod protocol;
 mod rootfs;
 mod runtime;
@@ -28,5 +29,6 @@ mod user;
 pub use container::{Container, ContainerSpec, ContainerState, ExecOutput, Mount, Resources};
 pub use error::{ImageError, RuntimeError};
 pub use image::{ImageRecord, ImageStore, Reference};
-pub use runtime::{Runtime, RuntimeConfig, RuntimeEvent};
+pub use pod::RuntimeEvent;
+pub use runtime::{Runtime, RuntimeConfig};
 pub use sandbox::{Sandbox, SandboxSpec, SandboxState};

@@ -3,36 +3,31 @@
 //! All knowledge of a running pod is in its shim; the runtime keeps a copy of every container's record, which the shim
 //! refreshes with each change, so that looking is free. What a shim that ended has left behind is read from its records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use crate::cgroup::Hierarchies;
-use crate::client::{Program, ShimClient, ShimReader, lock};
-use crate::container::{Container, ContainerSpec, ContainerState, ExecOutput};
+use crate::client::{Program, ShimClient, lock};
+use crate::container::{Container, ContainerSpec, ExecOutput};
 use crate::error::{IoContext, RuntimeError};
 use crate::image::ImageStore;
 use crate::layout::{RootDir, SandboxDir, is_plain_name, new_id, read_record, remove_tree, write_record};
-use crate::protocol::{Boot, Call, CreateContainer, FromShim, Refusal, Reply};
-use crate::sandbox::{Sandbox, SandboxRecord, SandboxSpec, SandboxState};
+use crate::pod::{DRAIN_PATIENCE, Follower, Pod, RuntimeEvent, blocking, kill_shim};
+use crate::protocol::{Boot, Call, CreateContainer, Refusal, Reply};
+use crate::sandbox::{Sandbox, SandboxRecord, SandboxSpec};
 use crate::shim::BOOT_FILE;
 
 /// Events that a slow listener may be behind.
 const EVENTS_BUFFERED: usize = 1024;
 /// Time for an asked shim to end before it is killed, beyond the killing of its containers.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
-/// Time for the kernel to take away killed processes.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// What an exec may take beyond its own limit: its start, and the shim's turn.
 const EXEC_SLACK: Duration = Duration::from_secs(10);
-/// Exit code of a container that ended with its shim, unseen: killed.
-const EXIT_UNKNOWN: i32 = 137;
 
 /// Where a runtime keeps its things; everything derives from the node's name.
 #[derive(Debug, Clone)]
@@ -49,13 +44,6 @@ pub struct RuntimeConfig {
     pub program: PathBuf,
 }
 
-/// A change that the kubelet should look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuntimeEvent {
-    ContainerExited { sandbox_id: String, container_id: String },
-    SandboxExited { sandbox_id: String },
-}
-
 /// The container runtime of one node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -70,19 +58,6 @@ struct Inner {
     cgroups: Hierarchies,
     events: broadcast::Sender<RuntimeEvent>,
     pods: Mutex<HashMap<String, Arc<Pod>>>,
-}
-
-/// What the runtime knows of a sandbox.
-#[derive(Debug)]
-struct Pod {
-    dir: SandboxDir,
-    cgroup: String,
-    record: Mutex<SandboxRecord>,
-    containers: Mutex<BTreeMap<String, Container>>,
-    /// None for a shim that had already ended when this runtime started.
-    client: Option<ShimClient>,
-    /// Turns true when the shim has ended and its remains are recorded.
-    ended: watch::Sender<bool>,
 }
 
 impl Runtime {
@@ -248,8 +223,7 @@ impl Runtime {
 
     pub async fn container(&self, id: &str) -> Option<Container> {
         let pod = self.pod_of(id).ok()?;
-        let container = lock(&pod.containers).get(id).cloned();
-        container
+        lock(&pod.containers).get(id).cloned()
     }
 
     /// Runs a command in a container. Output beyond `limit` bytes a stream is dropped; after `timeout` it is killed.
@@ -412,98 +386,6 @@ impl Runtime {
     }
 }
 
-impl Pod {
-    fn new(dir: SandboxDir, cgroup: String, record: SandboxRecord, client: Option<ShimClient>) -> Self {
-        Self {
-            dir,
-            cgroup,
-            record: Mutex::new(record),
-            containers: Mutex::default(),
-            client,
-            ended: watch::Sender::new(false),
-        }
-    }
-
-    /// Records what the end of the shim means: no process of the pod is left. Returns containers whose end nobody saw.
-    async fn bury(&self, cgroups: &Hierarchies) -> Vec<String> {
-        let (cgroups, cgroup) = (cgroups.clone(), self.cgroup.clone());
-        // Containers are tied to their shim; whatever got away from that is in the pod's cgroup.
-        let drained = blocking(move || {
-            cgroups.drain(&cgroup, DRAIN_PATIENCE);
-            Ok(())
-        });
-        if let Err(error) = drained.await {
-            tracing::error!(%error, "cannot kill what a pod has left");
-        }
-        let mut lost = Vec::new();
-        for container in lock(&self.containers).values_mut().filter(|container| container.is_running()) {
-            let message = "the pod's shim ended before the container".to_owned();
-            container.finish(EXIT_UNKNOWN, "ContainerStatusUnknown", Some(message));
-            self.keep(&self.dir.container(&container.id).record(), container);
-            lost.push(container.id.clone());
-        }
-        let mut record = lock(&self.record);
-        record.sandbox.state = SandboxState::NotReady;
-        self.keep(&self.dir.record(), &*record);
-        lost
-    }
-
-    fn keep(&self, path: &Path, record: &impl serde::Serialize) {
-        if let Err(error) = write_record(path, record) {
-            tracing::error!(error = %RuntimeError::from(error), path = %path.display(), "cannot write record");
-        }
-    }
-}
-
-/// Keeps the copy of a pod's state up to date until its shim ends.
-struct Follower {
-    events: broadcast::Sender<RuntimeEvent>,
-    cgroups: Hierarchies,
-    pod: Arc<Pod>,
-}
-
-impl Follower {
-    async fn run(self, mut reader: ShimReader) {
-        let sandbox_id = lock(&self.pod.record).sandbox.id.clone();
-        while let Some(news) = reader.next().await {
-            match news {
-                FromShim::Changed(container) => self.changed(*container),
-                FromShim::Removed { id } => drop(lock(&self.pod.containers).remove(&id)),
-                FromShim::Answer { .. } => {}
-            }
-        }
-        for container_id in self.pod.bury(&self.cgroups).await {
-            self.tell(RuntimeEvent::ContainerExited { sandbox_id: sandbox_id.clone(), container_id });
-        }
-        self.pod.ended.send_replace(true);
-        self.tell(RuntimeEvent::SandboxExited { sandbox_id });
-    }
-
-    fn changed(&self, container: Container) {
-        let has_exited = container.state == ContainerState::Exited;
-        let event = RuntimeEvent::ContainerExited {
-            sandbox_id: container.sandbox_id.clone(),
-            container_id: container.id.clone(),
-        };
-        let before = lock(&self.pod.containers).insert(container.id.clone(), container);
-        if has_exited && before.is_none_or(|before| before.state != ContainerState::Exited) {
-            self.tell(event);
-        }
-    }
-
-    fn tell(&self, event: RuntimeEvent) {
-        // Nobody has to listen.
-        let _ = self.events.send(event);
-    }
-}
-
-fn kill_shim(record: &SandboxRecord) {
-    if record.shim.is_alive() {
-        // Gone is what it should be.
-        let _ = kill(Pid::from_raw(record.shim.pid), Signal::SIGKILL);
-    }
-}
-
 /// Entries of a directory that can be identifiers.
 fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     let mut names = Vec::new();
@@ -516,13 +398,4 @@ fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, crate::error::FileError> + Send + 'static,
-) -> Result<T, RuntimeError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }

@@ -111,12 +111,12 @@ impl Import<'_> {
     /// Takes in one image: blobs checked, layers unpacked and checked.
     fn image(&mut self, dir: &Path, descriptor: &Descriptor) -> Result<(), ImageError> {
         self.blob(dir, descriptor)?;
-        let manifest = self.store.manifest(&descriptor.digest().to_string())?;
+        let manifest = self.store.manifest(descriptor.digest().as_ref())?;
         if manifest.config().size() > DOCUMENT_BYTES_MAX {
             return Err(too_large("image configuration"));
         }
         self.blob(dir, manifest.config())?;
-        let configuration = self.store.configuration(&manifest.config().digest().to_string())?;
+        let configuration = self.store.configuration(manifest.config().digest().as_ref())?;
         let diff_ids = configuration.rootfs().diff_ids();
         if diff_ids.len() != manifest.layers().len() {
             let detail = format!("{} diff IDs for {} layers", diff_ids.len(), manifest.layers().len());
@@ -124,7 +124,7 @@ impl Import<'_> {
         }
         for (layer, diff_id) in manifest.layers().iter().zip(diff_ids) {
             self.blob(dir, layer)?;
-            if self.store.unpack_layer(self.lock, self.staging, &layer.digest().to_string(), diff_id)? {
+            if self.store.unpack_layer(self.lock, self.staging, layer.digest().as_ref(), diff_id)? {
                 self.layers.push(diff_id.clone());
             }
         }
@@ -184,7 +184,7 @@ impl Import<'_> {
             let text = serde_json::to_vec(&manifest)
                 .map_err(|error| ImageError::BadDocument { what: "manifest.json", detail: error.to_string() })?;
             let descriptor = descriptor(MediaType::ImageManifest, &digest::of_bytes(&text), text.len() as u64)?;
-            let path = source_blob_path(dir, &descriptor.digest().to_string())?;
+            let path = source_blob_path(dir, descriptor.digest().as_ref())?;
             write_atomically(&path, &text, 0o644)?;
             self.image(dir, &descriptor)?;
             let digest = descriptor.digest().to_string();

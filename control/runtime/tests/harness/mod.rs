@@ -1,6 +1,7 @@
 //! A node's runtime in a temporary directory, with a busybox image; ends everything that it started.
 
 #![allow(dead_code, reason = "each test program uses its own part of the harness")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
 use std::collections::BTreeMap;
 use std::fs;
