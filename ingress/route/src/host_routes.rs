@@ -15,6 +15,8 @@ pub(crate) struct HostRoutes<T> {
     prefix_len_max: usize,
     /// The most elements of a prefix, likewise.
     prefix_depth_max: usize,
+    /// One bit for each length of a prefix, modulo 64: most parts of a path are of no rule's length.
+    prefix_lens: u64,
 }
 
 impl<T> HostRoutes<T> {
@@ -29,6 +31,7 @@ impl<T> HostRoutes<T> {
             fallback: None,
             prefix_len_max: 0,
             prefix_depth_max: 0,
+            prefix_lens: 0,
         };
         for rule in rules {
             let senior = match &rule.path {
@@ -63,6 +66,7 @@ impl<T> HostRoutes<T> {
             PathMatch::Prefix(path) => {
                 self.prefix_len_max = self.prefix_len_max.max(path.len());
                 self.prefix_depth_max = self.prefix_depth_max.max(path.bytes().filter(|b| *b == b'/').count());
+                self.prefix_lens |= 1 << (path.len() % 64);
                 self.prefix.insert(path.clone(), rule);
             }
             PathMatch::Fallback => self.fallback = Some(rule),
@@ -75,14 +79,15 @@ impl<T> HostRoutes<T> {
         if self.prefix.is_empty() {
             return None;
         }
-        let mut best = self.prefix.get("");
+        let has_len = |len: usize| self.prefix_lens & (1 << (len % 64)) != 0;
+        let mut best = has_len(0).then(|| self.prefix.get("")).flatten();
         if self.prefix_depth_max == 0 || !path.starts_with('/') {
             return best;
         }
         let within = &path.as_bytes()[..path.len().min(self.prefix_len_max + 1)];
         let slashes = within.iter().enumerate().skip(1).filter(|(_, b)| **b == b'/').map(|(end, _)| end);
         let whole = (path.len() <= self.prefix_len_max).then_some(path.len());
-        for end in slashes.chain(whole).take(self.prefix_depth_max) {
+        for end in slashes.chain(whole).take(self.prefix_depth_max).filter(|end| has_len(*end)) {
             // `end` is at a slash or at the end, so the slice is on a character boundary.
             best = path.get(..end).and_then(|prefix| self.prefix.get(prefix)).or(best);
         }
