@@ -180,7 +180,9 @@ fn go_text(body: &[u8], error: &serde_json::Error) -> String {
     let place = match text.as_str() {
         text if text.starts_with("key must be a string") => "looking for beginning of object key string",
         text if text.starts_with("trailing comma") && byte == b'}' => "looking for beginning of object key string",
-        text if text.starts_with("trailing comma") || text.starts_with("expected value") => "looking for beginning of value",
+        text if text.starts_with("trailing comma") || text.starts_with("expected value") => {
+            "looking for beginning of value"
+        }
         text if text.starts_with("expected `:`") => "after object key",
         text if text.starts_with("expected `,` or `}`") => "after object key:value pair",
         text if text.starts_with("expected `,` or `]`") => "after array element",

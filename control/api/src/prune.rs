@@ -17,20 +17,17 @@ pub fn prune(message: &Message, value: &mut Value) {
 }
 
 fn prune_object(message: &Message, object: &mut Map<String, Value>) {
-    object.retain(|name, value| !value.is_null() && (message.keeps_unknown || message.field(name).is_some()));
-    for field in message.fields() {
-        match object.get_mut(field.name.as_ref()) {
-            Some(value) => {
-                prune_shape(&field.shape, value);
-                if omitted(field, value) {
-                    object.remove(field.name.as_ref());
-                }
-            }
-            None => {
-                if let Some(zero) = written_zero(field) {
-                    object.insert(field.name.as_ref().to_owned(), zero);
-                }
-            }
+    object.retain(|name, value| match message.field(name) {
+        _ if value.is_null() => false,
+        None => message.keeps_unknown,
+        Some(field) => {
+            prune_shape(&field.shape, value);
+            !omitted(field, value)
+        }
+    });
+    for field in message.always_written() {
+        if !object.contains_key(field.name.as_ref()) {
+            object.insert(field.name.as_ref().to_owned(), zero(&field.shape));
         }
     }
 }
@@ -80,14 +77,8 @@ fn prune_json_schema(value: &mut Value) {
 
 /// A null in a list or map is the zero of its type.
 fn replace_null(shape: &Shape, value: &mut Value) {
-    if value.is_null() {
-        match shape {
-            Shape::Message(_) => *value = Value::Object(Map::new()),
-            Shape::Quantity => *value = "0".into(),
-            Shape::Bytes => *value = "".into(),
-            shape if shape.is_scalar() => *value = scalar_zero(shape),
-            _ => {}
-        }
+    if value.is_null() && (shape.is_scalar() || matches!(shape, Shape::Message(_) | Shape::Quantity | Shape::Bytes)) {
+        *value = zero(shape);
     }
 }
 
@@ -108,27 +99,15 @@ fn omitted(field: &Field, value: &Value) -> bool {
     }
 }
 
-/// What Go writes for a field that nobody set.
-fn written_zero(field: &Field) -> Option<Value> {
-    if field.presence == Presence::Pointer {
-        return None;
-    }
-    match &field.shape {
+fn zero(shape: &Shape) -> Value {
+    match shape {
         Shape::Message(link) => {
             let mut object = Map::new();
             prune_object(link.get(), &mut object);
-            Some(object.into())
+            object.into()
         }
-        Shape::Quantity => Some("0".into()),
-        Shape::IntOrString if !field.omit_empty => Some(0.into()),
-        shape if shape.is_scalar() && !field.omit_empty => Some(scalar_zero(shape)),
-        _ => None,
-    }
-}
-
-fn scalar_zero(shape: &Shape) -> Value {
-    match shape {
-        Shape::String => "".into(),
+        Shape::Quantity => "0".into(),
+        Shape::String | Shape::Bytes => "".into(),
         Shape::Bool => false.into(),
         _ => 0.into(),
     }
@@ -180,8 +159,12 @@ mod tests {
 
     #[test]
     fn spells_quantities_and_times_one_way() {
-        let pod = pruned("v1", "Pod", json!({"metadata": {"deletionTimestamp": "2020-01-01T02:00:00.5+02:00"}, "spec": {
-            "containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}}));
+        let pod = pruned(
+            "v1",
+            "Pod",
+            json!({"metadata": {"deletionTimestamp": "2020-01-01T02:00:00.5+02:00"}, "spec": {
+            "containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}}),
+        );
         assert_eq!(pod["metadata"]["deletionTimestamp"], "2020-01-01T00:00:00Z");
         assert_eq!(pod["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "500m", "memory": "1Gi"}}));
     }

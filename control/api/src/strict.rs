@@ -54,7 +54,8 @@ pub fn decode_body(message: &Message, body: &[u8]) -> Result<Body, Status> {
         Status::bad_request(format!("the object provided is unrecognized (must be of type {wanted}): {text}"))
     })?;
     let findings = check(message, &node);
-    let context = context(message, node.get("kind").and_then(Node::as_str), node.get("apiVersion").and_then(Node::as_str));
+    let context =
+        context(message, node.get("kind").and_then(Node::as_str), node.get("apiVersion").and_then(Node::as_str));
     fitting(message, findings, node.into_value(), context)
 }
 
@@ -280,12 +281,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn map<T: Json>(
-        &mut self,
-        shape: &'a Shape,
-        value_type: Option<&str>,
-        entries: &[(&str, &T)],
-    ) -> Result<(), Stop> {
+    fn map<T: Json>(&mut self, shape: &'a Shape, value_type: Option<&str>, entries: &[(&str, &T)]) -> Result<(), Stop> {
         let mut seen = HashSet::with_capacity(entries.len());
         for (key, value) in entries {
             if !seen.insert(*key) {

@@ -18,9 +18,7 @@ pub struct Comparison {
 /// Compares two objects of one type.
 #[must_use]
 pub fn compare(message: &Message, old: &Value, new: &Value) -> Comparison {
-    let mut walk = Walk::default();
-    walk.node(Node::Message(message), Some(old), Some(new));
-    walk.found
+    compare_at(Node::Message(message), Some(old), Some(new)).inside
 }
 
 /// Every field that an object sets.
@@ -114,89 +112,97 @@ fn writes_null(field: &Field) -> bool {
     !field.omit_empty && field.presence == Presence::Pointer
 }
 
+/// What a comparison of two values says of the place they stand at, and of what is inside.
 #[derive(Default)]
-struct Walk {
-    path: Vec<Element>,
-    found: Comparison,
+struct Found {
+    here: Option<Change>,
+    inside: Comparison,
 }
 
-impl Walk {
-    fn node(&mut self, node: Node<'_>, old: Option<&Value>, new: Option<&Value>) {
-        if node.is_leaf([old, new]) {
-            match (old, new) {
-                (None, Some(_)) => self.found.added.insert(&self.path),
-                (Some(_), None) => self.found.removed.insert(&self.path),
-                (Some(old), Some(new)) if old != new => self.found.modified.insert(&self.path),
-                _ => {}
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Added,
+    Modified,
+    Removed,
+}
+
+impl Comparison {
+    fn put(&mut self, element: Element, found: Found) {
+        let Found { here, inside } = found;
+        self.added.add(element.clone(), here == Some(Change::Added), inside.added);
+        self.modified.add(element.clone(), here == Some(Change::Modified), inside.modified);
+        self.removed.add(element, here == Some(Change::Removed), inside.removed);
+    }
+
+    fn mark(&mut self, element: &Element, change: Change) {
+        self.put(element.clone(), Found { here: Some(change), inside: Self::default() });
+    }
+}
+
+fn compare_at(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Found {
+    let leaf = node.is_leaf([old, new]);
+    let here = match (old, new) {
+        (None, Some(_)) => Some(Change::Added),
+        (Some(_), None) => Some(Change::Removed),
+        (Some(old), Some(new)) if leaf && old != new => Some(Change::Modified),
+        _ => None,
+    };
+    let inside = if leaf {
+        Comparison::default()
+    } else if node.is_list() {
+        compare_lists(node, old.and_then(Value::as_array), new.and_then(Value::as_array))
+    } else {
+        compare_maps(node, old.and_then(Value::as_object), new.and_then(Value::as_object))
+    };
+    Found { here, inside }
+}
+
+fn compare_maps<'a>(
+    node: Node<'_>,
+    old: Option<&'a Map<String, Value>>,
+    new: Option<&'a Map<String, Value>>,
+) -> Comparison {
+    let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(String::as_str).collect();
+    names.extend(node.written_nulls());
+    let mut found = Comparison::default();
+    for name in names {
+        let value = |map: Option<&'a Map<String, Value>>| map.and_then(|map| map.get(name).or(node.written_null(name)));
+        let (before, after) = (value(old), value(new));
+        if before != after {
+            found.put(Element::field(name), compare_at(node.child(name), before, after));
+        }
+    }
+    found
+}
+
+fn compare_lists(node: Node<'_>, old: Option<&Vec<Value>>, new: Option<&Vec<Value>>) -> Comparison {
+    let (old, new) = (by_element(node, old), by_element(node, new));
+    let elements: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
+    let mut found = Comparison::default();
+    for element in elements {
+        let before = old.get(element).map_or(&[][..], Vec::as_slice);
+        let after = new.get(element).map_or(&[][..], Vec::as_slice);
+        if before == after {
+            continue;
+        }
+        let mut items = |old: Option<&&Value>, new: Option<&&Value>| {
+            found.put(element.clone(), compare_at(node.item(), old.copied(), new.copied()));
+        };
+        match (before, after) {
+            ([] | [_], [] | [_]) => items(before.first(), after.first()),
+            // Items that occur more than once are owned as a whole.
+            ([_, _, ..], [_, _, ..]) => found.mark(element, Change::Modified),
+            ([_, _, ..], _) => {
+                items(None, after.first());
+                found.mark(element, Change::Removed);
             }
-            return;
-        }
-        if node.is_list() {
-            self.list(node, old.and_then(Value::as_array), new.and_then(Value::as_array));
-        } else {
-            self.map(node, old.and_then(Value::as_object), new.and_then(Value::as_object));
-        }
-        match (old, new) {
-            (None, Some(_)) => self.found.added.insert(&self.path),
-            (Some(_), None) => self.found.removed.insert(&self.path),
-            _ => {}
-        }
-    }
-
-    fn map<'a>(&mut self, node: Node<'_>, old: Option<&'a Map<String, Value>>, new: Option<&'a Map<String, Value>>) {
-        let mut names: BTreeSet<&str> = old.into_iter().chain(new).flat_map(Map::keys).map(String::as_str).collect();
-        names.extend(node.written_nulls());
-        for name in names {
-            let value = |map: Option<&'a Map<String, Value>>| map.and_then(|map| map.get(name).or(node.written_null(name)));
-            let (before, after) = (value(old), value(new));
-            if before == after {
-                continue;
-            }
-            self.descend(Element::field(name), node.child(name), before, after);
-        }
-    }
-
-    fn list(&mut self, node: Node<'_>, old: Option<&Vec<Value>>, new: Option<&Vec<Value>>) {
-        let (old, new) = (by_element(node, old), by_element(node, new));
-        let elements: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
-        for element in elements {
-            let before = old.get(element).map_or(&[][..], Vec::as_slice);
-            let after = new.get(element).map_or(&[][..], Vec::as_slice);
-            match (before, after) {
-                ([] | [_], [] | [_]) => {
-                    self.descend(element.clone(), node.item(), before.first().copied(), after.first().copied());
-                }
-                // Items that occur more than once are owned as a whole.
-                ([_, _, ..], [_, _, ..]) => {
-                    if before != after {
-                        self.mark(element, |found| &mut found.modified);
-                    }
-                }
-                ([_, _, ..], _) => {
-                    self.descend(element.clone(), node.item(), None, after.first().copied());
-                    self.mark(element, |found| &mut found.removed);
-                }
-                (_, [_, _, ..]) => {
-                    self.descend(element.clone(), node.item(), before.first().copied(), None);
-                    self.mark(element, |found| &mut found.added);
-                }
+            (_, _) => {
+                items(before.first(), None);
+                found.mark(element, Change::Added);
             }
         }
     }
-
-    fn descend(&mut self, element: Element, node: Node<'_>, old: Option<&Value>, new: Option<&Value>) {
-        if old.is_some() || new.is_some() {
-            self.path.push(element);
-            self.node(node, old, new);
-            self.path.pop();
-        }
-    }
-
-    fn mark(&mut self, element: &Element, which: fn(&mut Comparison) -> &mut FieldSet) {
-        self.path.push(element.clone());
-        which(&mut self.found).insert(&self.path);
-        self.path.pop();
-    }
+    found
 }
 
 fn collect(node: Node<'_>, value: &Value, path: &mut Vec<Element>, set: &mut FieldSet) {

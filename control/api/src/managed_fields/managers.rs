@@ -137,7 +137,8 @@ impl Managers {
                 first_of.insert(manager.api_version.clone(), manager);
                 continue;
             };
-            let merged: Vec<Owned> = [&bucket, first, &manager].into_iter().filter_map(|key| self.0.remove(key)).collect();
+            let merged: Vec<Owned> =
+                [&bucket, first, &manager].into_iter().filter_map(|key| self.0.remove(key)).collect();
             count = count + 1 - merged.len();
             let time = merged.iter().max_by_key(|owned| seconds(owned)).and_then(|owned| owned.time.clone());
             let fields = merged.iter().fold(FieldSet::new(), |all, owned| all.union(&owned.fields));

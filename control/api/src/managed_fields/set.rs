@@ -67,7 +67,8 @@ impl FieldSet {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.nodes.values().all(|node| !node.member && node.inner.is_empty())
+        // No element is kept that neither is a member nor holds one.
+        self.nodes.is_empty()
     }
 
     pub fn insert(&mut self, path: &[Element]) {
@@ -81,9 +82,10 @@ impl FieldSet {
     pub fn has(&self, path: &[Element]) -> bool {
         match path.split_first() {
             None => false,
-            Some((first, rest)) => self.nodes.get(first).is_some_and(|node| {
-                if rest.is_empty() { node.member } else { node.inner.has(rest) }
-            }),
+            Some((first, rest)) => self
+                .nodes
+                .get(first)
+                .is_some_and(|node| if rest.is_empty() { node.member } else { node.inner.has(rest) }),
         }
     }
 
@@ -92,14 +94,17 @@ impl FieldSet {
     pub fn touches(&self, path: &[Element]) -> bool {
         match path.split_first() {
             None => !self.is_empty(),
-            Some((first, rest)) => self.nodes.get(first).is_some_and(|node| {
-                (rest.is_empty() && node.member) || node.inner.touches(rest)
-            }),
+            Some((first, rest)) => {
+                self.nodes.get(first).is_some_and(|node| (rest.is_empty() && node.member) || node.inner.touches(rest))
+            }
         }
     }
 
     #[must_use]
     pub fn union(mut self, other: &Self) -> Self {
+        if self.is_empty() {
+            return other.clone();
+        }
         for (element, theirs) in &other.nodes {
             let node = self.nodes.entry(element.clone()).or_default();
             node.member |= theirs.member;
@@ -147,9 +152,12 @@ impl FieldSet {
     }
 
     pub(super) fn add(&mut self, element: Element, member: bool, inner: Self) {
+        if !member && inner.is_empty() {
+            return;
+        }
         let node = self.nodes.entry(element).or_default();
         node.member |= member;
-        node.inner = std::mem::take(&mut node.inner).union(&inner);
+        node.inner = if node.inner.is_empty() { inner } else { std::mem::take(&mut node.inner).union(&inner) };
     }
 
     fn combine(&self, other: &Self, member: fn(bool, bool) -> bool, keep_own: bool) -> Self {

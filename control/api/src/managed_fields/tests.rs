@@ -74,7 +74,8 @@ fn a_create_owns_what_it_sets() {
 
 #[test]
 fn an_update_takes_what_it_changes_and_leaves_the_rest() {
-    let created = store("ConfigMap", None, config(json!({"a": "1", "b": "1"})), Write { manager: "first", ..Write::default() });
+    let created =
+        store("ConfigMap", None, config(json!({"a": "1", "b": "1"})), Write { manager: "first", ..Write::default() });
     let later = "2024-01-02T00:00:00Z";
     let updated = store(
         "ConfigMap",
@@ -101,7 +102,8 @@ fn nothing_changes_when_nothing_changed() {
     let time = "2030-01-01T00:00:00Z";
     let again = store("ConfigMap", Some(&created), config(json!({"a": "1"})), Write { time, ..Write::default() });
     assert_eq!(again, created);
-    let other = store("ConfigMap", Some(&created), config(json!({"a": "1"})), Write { manager: "x", time, ..Write::default() });
+    let other =
+        store("ConfigMap", Some(&created), config(json!({"a": "1"})), Write { manager: "x", time, ..Write::default() });
     assert_eq!(other, created);
 }
 
@@ -170,7 +172,8 @@ fn repeated_keys_are_owned_as_a_whole() {
 #[test]
 fn times_alone_are_no_change() {
     let a = store("ConfigMap", None, config(json!({"a": "1"})), Write::default());
-    let b = store("ConfigMap", None, config(json!({"a": "1"})), Write { time: "2031-01-01T00:00:00Z", ..Write::default() });
+    let b =
+        store("ConfigMap", None, config(json!({"a": "1"})), Write { time: "2031-01-01T00:00:00Z", ..Write::default() });
     assert!(a != b && same_but_for_times(&a, &b));
     assert!(!same_but_for_times(&a, &store("ConfigMap", None, config(json!({"a": "2"})), Write::default())));
 }

@@ -82,7 +82,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_malformed() {
-        for fields in [json!([]), json!({"f:a": 1}), json!({"x:a": {}}), json!({"f": {}}), json!({"k:1": {}}), json!({"v:": {}})] {
+        for fields in
+            [json!([]), json!({"f:a": 1}), json!({"x:a": {}}), json!({"f": {}}), json!({"k:1": {}}), json!({"v:": {}})]
+        {
             assert_eq!(FieldSet::from_json(&fields), None, "{fields}");
         }
     }

@@ -34,7 +34,13 @@ pub(super) fn of_resource(resource: &Resource, schemas: &mut Schemas<'_>, paths:
         let path = format!("{collection}/{{name}}/{}", subresource.name);
         let mut builder =
             Builder { schemas: &mut *builder.schemas, kind: &subresource.kind, list: &subresource.kind, namespaced };
-        builder.add(paths, &path, &[Verb::Get, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete], &subresource.verbs, true);
+        builder.add(
+            paths,
+            &path,
+            &[Verb::Get, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete],
+            &subresource.verbs,
+            true,
+        );
     }
 }
 
@@ -75,7 +81,9 @@ impl Builder<'_, '_> {
         });
         let body = match verb {
             Verb::Create | Verb::Update => Some(json!({"*/*": {"schema": self.object()}})),
-            Verb::Delete | Verb::DeleteCollection => Some(json!({"*/*": {"schema": self.schemas.meta("DeleteOptions")}})),
+            Verb::Delete | Verb::DeleteCollection => {
+                Some(json!({"*/*": {"schema": self.schemas.meta("DeleteOptions")}}))
+            }
             Verb::Patch => {
                 let patch = self.schemas.meta("Patch");
                 Some(PATCH_TYPES.iter().map(|kind| ((*kind).to_owned(), json!({"schema": patch}))).collect())
@@ -84,7 +92,8 @@ impl Builder<'_, '_> {
         };
         if let Some(body) = body {
             let required = matches!(verb, Verb::Create | Verb::Update | Verb::Patch);
-            operation["requestBody"] = if required { json!({"content": body, "required": true}) } else { json!({"content": body}) };
+            operation["requestBody"] =
+                if required { json!({"content": body, "required": true}) } else { json!({"content": body}) };
         }
         operation
     }
@@ -134,23 +143,40 @@ fn parameters(verb: Verb) -> Vec<Value> {
     let names: &[(&str, &str)] = match verb {
         Verb::Get => &[],
         Verb::List | Verb::Watch => &[
-            ("allowWatchBookmarks", "boolean"), ("continue", "string"), ("fieldSelector", "string"),
-            ("labelSelector", "string"), ("limit", "integer"), ("resourceVersion", "string"),
-            ("resourceVersionMatch", "string"), ("sendInitialEvents", "boolean"), ("timeoutSeconds", "integer"),
+            ("allowWatchBookmarks", "boolean"),
+            ("continue", "string"),
+            ("fieldSelector", "string"),
+            ("labelSelector", "string"),
+            ("limit", "integer"),
+            ("resourceVersion", "string"),
+            ("resourceVersionMatch", "string"),
+            ("sendInitialEvents", "boolean"),
+            ("timeoutSeconds", "integer"),
             ("watch", "boolean"),
         ],
-        Verb::Create | Verb::Update => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")],
-        Verb::Patch => &[
-            ("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean"),
-        ],
+        Verb::Create | Verb::Update => {
+            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")]
+        }
+        Verb::Patch => {
+            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")]
+        }
         Verb::Delete => &[
-            ("dryRun", "string"), ("gracePeriodSeconds", "integer"),
-            ("orphanDependents", "boolean"), ("propagationPolicy", "string"),
+            ("dryRun", "string"),
+            ("gracePeriodSeconds", "integer"),
+            ("orphanDependents", "boolean"),
+            ("propagationPolicy", "string"),
         ],
         Verb::DeleteCollection => &[
-            ("continue", "string"), ("dryRun", "string"), ("fieldSelector", "string"), ("gracePeriodSeconds", "integer"),
-            ("labelSelector", "string"), ("limit", "integer"), ("orphanDependents", "boolean"),
-            ("propagationPolicy", "string"), ("resourceVersion", "string"), ("resourceVersionMatch", "string"),
+            ("continue", "string"),
+            ("dryRun", "string"),
+            ("fieldSelector", "string"),
+            ("gracePeriodSeconds", "integer"),
+            ("labelSelector", "string"),
+            ("limit", "integer"),
+            ("orphanDependents", "boolean"),
+            ("propagationPolicy", "string"),
+            ("resourceVersion", "string"),
+            ("resourceVersionMatch", "string"),
         ],
     };
     names.iter().map(|(name, kind)| query(name, kind)).collect()

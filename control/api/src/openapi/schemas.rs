@@ -170,7 +170,9 @@ fn marks(field: &Field) -> Map<String, Value> {
             marks.insert("x-kubernetes-list-map-keys".into(), json!(keys));
         }
         (Some(Merging::Set), _) => drop(marks.insert("x-kubernetes-list-type".into(), json!("set"))),
-        (Some(Merging::Atomic), Shape::List { .. }) => drop(marks.insert("x-kubernetes-list-type".into(), json!("atomic"))),
+        (Some(Merging::Atomic), Shape::List { .. }) => {
+            drop(marks.insert("x-kubernetes-list-type".into(), json!("atomic")))
+        }
         (Some(Merging::Atomic), _) => drop(marks.insert("x-kubernetes-map-type".into(), json!("atomic"))),
         (Some(Merging::Granular), _) => drop(marks.insert("x-kubernetes-map-type".into(), json!("granular"))),
         (None, _) => {}

@@ -27,9 +27,11 @@ pub(super) fn arrange(
         merged.into_iter().partition(|item| wished.find(item).is_some());
     from_patch.sort_by_cached_key(|item| wished.find(item));
     from_server.sort_by_cached_key(|item| before.find(item).unwrap_or(usize::MAX));
-    Ok(interleave(from_server, from_patch, |server, patch| {
-        matches!((before.find(server), before.find(patch)), (Some(server), Some(patch)) if server < patch)
-    }))
+    Ok(interleave(
+        from_server,
+        from_patch,
+        |server, patch| matches!((before.find(server), before.find(patch)), (Some(server), Some(patch)) if server < patch),
+    ))
 }
 
 /// Refuses a patch whose items do not come in the order that it asks for, or are not named in it.

@@ -96,7 +96,10 @@ impl<'a> Known<'a> {
         match self {
             Self::Message(message) => {
                 let field: &Field = message.field(name).ok_or_else(|| {
-                    Refusal::Other(format!("unable to find api field in struct {} for the json field {name:?}", message.short_name()))
+                    Refusal::Other(format!(
+                        "unable to find api field in struct {} for the json field {name:?}",
+                        message.short_name()
+                    ))
                 })?;
                 let inner = match &field.shape {
                     Shape::List { item, .. } => Self::of(item),

@@ -141,9 +141,13 @@ fn retained_keys_drop_the_others() {
 
 #[test]
 fn a_template_is_replaced_as_a_rollback_does() {
-    let before = json!({"spec": {"template": {"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "new"}]}}}});
+    let before =
+        json!({"spec": {"template": {"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "new"}]}}}});
     let patch = json!({"spec": {"template": {"$patch": "replace", "spec": {"containers": [{"name": "old"}]}}}});
-    assert_eq!(patched(deployment(), before, patch), json!({"spec": {"template": {"spec": {"containers": [{"name": "old"}]}}}}));
+    assert_eq!(
+        patched(deployment(), before, patch),
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "old"}]}}}})
+    );
 }
 
 #[test]
@@ -158,13 +162,29 @@ fn service_ports_merge_by_port_alone() {
 fn bad_patches_are_refused_in_upstreams_words() {
     let before = json!({"metadata": {"finalizers": ["a"]}, "spec": {"containers": [{"name": "a"}]}});
     for (patch, code, message) in [
-        (json!({"spec": {"containers": [{"image": "i"}]}}), 500, "map: map[image:i] does not contain declared merge key: name"),
+        (
+            json!({"spec": {"containers": [{"image": "i"}]}}),
+            500,
+            "map: map[image:i] does not contain declared merge key: name",
+        ),
         (json!({"spec": {"containers": ["a"]}}), 500, "list element types are not identical: [[map[name:a]] [a]]"),
-        (json!({"spec": {"containers": [{"name": "a", "$patch": "bogus"}]}}), 500, "unknown patch type: bogus in map: map[$patch:bogus name:a]"),
+        (
+            json!({"spec": {"containers": [{"name": "a", "$patch": "bogus"}]}}),
+            500,
+            "unknown patch type: bogus in map: map[$patch:bogus name:a]",
+        ),
         (json!({"spec": {"$patch": "merge"}}), 500, "unknown patch type: merge in map: map[$patch:merge]"),
-        (json!({"metadata": {"$deleteFromPrimitiveListfinalizers": ["a"]}}), 400, "invalid patch format of primitive list"),
+        (
+            json!({"metadata": {"$deleteFromPrimitiveListfinalizers": ["a"]}}),
+            400,
+            "invalid patch format of primitive list",
+        ),
         (json!({"spec": {"$setElementOrder": []}}), 400, "invalid patch format of setElementOrder list"),
-        (json!({"spec": {"bogus": {}, "containers": [[]]}}), 422, "the server rejected our request due to an error in our request"),
+        (
+            json!({"spec": {"bogus": {}, "containers": [[]]}}),
+            422,
+            "the server rejected our request due to an error in our request",
+        ),
         (
             json!({"spec": {"$setElementOrder/containers": [{"name": "b"}], "containers": [{"name": "a"}]}}),
             500,
@@ -185,7 +205,10 @@ fn results_that_do_not_fit_are_refused() {
     let shown = r#""{\"kind\":\"Deployment\",\"spec\":{\"replicas\":\"x\"}}""#;
     assert_eq!(status.message, format!(" \"\" is invalid: patch: Invalid value: {shown}: {error}"));
     let status = finish(deployment(), merged, Some(&patch)).unwrap_err();
-    assert_eq!(status.message, format!(" \"\" is invalid: patch: Invalid value: \"map[spec:map[replicas:x]]\": {error}"));
+    assert_eq!(
+        status.message,
+        format!(" \"\" is invalid: patch: Invalid value: \"map[spec:map[replicas:x]]\": {error}")
+    );
 }
 
 #[test]
@@ -196,5 +219,9 @@ fn unknown_fields_of_a_result_are_reported_and_pruned() {
     assert_eq!(patched.value["spec"].get("bogus"), None);
     let status = patched.strict_status(&["json patch unknown field \"[0].x\"".into()]).unwrap();
     assert_eq!(status.code, 422);
-    assert!(status.message.ends_with("strict decoding error: json patch unknown field \"[0].x\", unknown field \"spec.bogus\""));
+    assert!(
+        status
+            .message
+            .ends_with("strict decoding error: json patch unknown field \"[0].x\", unknown field \"spec.bogus\"")
+    );
 }

@@ -13,7 +13,8 @@ fn golden() -> Vec<(String, Value, Vec<u8>)> {
         return Vec::new();
     };
     let mut objects = Vec::new();
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")) {
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"))
+    {
         let value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         objects.push((name, value, std::fs::read(path.with_extension("pb")).unwrap()));

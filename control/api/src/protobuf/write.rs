@@ -20,12 +20,7 @@ pub(super) struct WriteError {
 }
 
 /// The envelope and the object in it.
-pub(super) fn object(
-    api_version: &str,
-    kind: &str,
-    message: &Message,
-    object: &Value,
-) -> Result<Vec<u8>, WriteError> {
+pub(super) fn object(api_version: &str, kind: &str, message: &Message, object: &Value) -> Result<Vec<u8>, WriteError> {
     let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
     put_bytes(&mut type_meta, 1, api_version.as_bytes());
     put_bytes(&mut type_meta, 2, kind.as_bytes());

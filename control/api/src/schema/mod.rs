@@ -65,6 +65,8 @@ pub struct Message {
     pub keeps_unknown: bool,
     fields: Vec<Field>,
     wire: Vec<Wire>,
+    /// The fields that Go writes even when nobody set them.
+    always: Vec<usize>,
 }
 
 /// Where a kind lives.
@@ -216,7 +218,8 @@ impl Message {
             }
         }
         fields.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { name, kind: None, atomic: false, keeps_unknown: false, fields, wire }
+        let always = (0..fields.len()).filter(|at| fields[*at].always_written()).collect();
+        Self { name, kind: None, atomic: false, keeps_unknown: false, fields, wire, always }
     }
 
     #[must_use]
@@ -229,6 +232,10 @@ impl Message {
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    pub(crate) fn always_written(&self) -> impl Iterator<Item = &Field> {
+        self.always.iter().map(|at| &self.fields[*at])
     }
 
     pub(crate) fn wire(&self) -> &[Wire] {
@@ -280,6 +287,15 @@ impl Field {
             default: None,
             go_type: None,
         }
+    }
+
+    fn always_written(&self) -> bool {
+        self.presence == Presence::Value
+            && match self.shape {
+                Shape::Message(_) | Shape::Quantity => true,
+                Shape::IntOrString => !self.omit_empty,
+                _ => self.shape.is_scalar() && !self.omit_empty,
+            }
     }
 }
 

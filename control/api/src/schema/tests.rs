@@ -6,7 +6,8 @@ use super::*;
 fn every_line_of_the_table_is_understood() {
     let text = include_str!("table.txt");
     let messages = text.lines().filter(|line| line.starts_with("m ")).count();
-    let fields = text.lines().filter(|line| !line.starts_with(['#', ' ']) && !line.starts_with("m ") && !line.starts_with("p "));
+    let fields =
+        text.lines().filter(|line| !line.starts_with(['#', ' ']) && !line.starts_with("m ") && !line.starts_with("p "));
     assert_eq!(super::messages().len(), messages);
     assert_eq!(super::messages().iter().map(|message| message.fields().len()).sum::<usize>(), fields.count());
     for (at, message) in super::messages().iter().enumerate() {

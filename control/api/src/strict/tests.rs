@@ -36,14 +36,26 @@ fn names_unknown_and_repeated_fields_in_the_order_of_the_text() {
 fn reports_wrong_types_as_go_does() {
     let prefix = "Deployment in version \"v1\" cannot be handled as a Deployment: ";
     for (spec, want) in [
-        (r#"{"replicas":"3"}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"replicas":1.5}"#, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (
+            r#"{"replicas":"3"}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"replicas":1.5}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
         (
             r#"{"replicas":3000000000}"#,
             "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
         ),
-        (r#"{"paused":"yes"}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.paused of type bool"),
-        (r#"{"template":[]}"#, "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec"),
+        (
+            r#"{"paused":"yes"}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.paused of type bool",
+        ),
+        (
+            r#"{"template":[]}"#,
+            "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec",
+        ),
         (
             r#"{"template":{"spec":{"dnsPolicy":1}}}"#,
             "json: cannot unmarshal number into Go struct field PodSpec.spec.template.spec.dnsPolicy of type v1.DNSPolicy",
@@ -89,7 +101,10 @@ fn a_types_own_decoder_wins_over_an_earlier_error() {
 fn secrets_must_be_base64() {
     let secret = schema::kind("", "v1", "Secret").unwrap();
     let error = decode_body(secret, br#"{"kind":"Secret","apiVersion":"v1","data":{"a":"no!"}}"#).unwrap_err();
-    assert_eq!(error.message, "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 2");
+    assert_eq!(
+        error.message,
+        "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 2"
+    );
 }
 
 #[test]
@@ -108,7 +123,8 @@ fn malformed_bodies_are_summarised() {
 
 #[test]
 fn nulls_fit_everywhere_and_raw_fields_hold_anything() {
-    let body = json!({"spec": {"replicas": null, "template": {"spec": {"containers": [{"name": null, "resources": null}]}}}});
+    let body =
+        json!({"spec": {"replicas": null, "template": {"spec": {"containers": [{"name": null, "resources": null}]}}}});
     assert_eq!(check(deployment(), &body), Findings::default());
     let revision = schema::kind("apps", "v1", "ControllerRevision").unwrap();
     assert_eq!(check(revision, &json!({"data": {"any": ["thing"]}, "revision": 1})), Findings::default());
