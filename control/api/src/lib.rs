@@ -11,6 +11,7 @@ pub mod patch;
 pub mod protobuf;
 pub mod prune;
 pub mod quantity;
+pub mod rbac;
 pub mod registry;
 pub mod schema;
 pub mod selector;

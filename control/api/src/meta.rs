@@ -1,6 +1,5 @@
 //! Reading and writing the metadata of an object; absent and null are the same.
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// An object's metadata, if it has any.
@@ -47,18 +46,6 @@ pub fn set_field(object: &mut Value, key: &str, value: impl Into<Value>) {
     } else {
         metadata.insert(key.into(), value);
     }
-}
-
-/// A moment as objects write it: RFC 3339 in UTC, to the second.
-#[must_use]
-pub fn time(moment: Timestamp) -> String {
-    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// A moment as events and leases write it: to the microsecond.
-#[must_use]
-pub fn micro_time(moment: Timestamp) -> String {
-    moment.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 #[must_use]
@@ -193,13 +180,6 @@ mod tests {
         assert_eq!(finalizers(&pod), ["f"]);
         assert_eq!(controller_of(&pod).expect("controller")["name"], "c");
         assert_eq!(name(&json!({})), "");
-    }
-
-    #[test]
-    fn times_have_the_precision_their_readers_expect() {
-        let moment = "2026-01-02T03:04:05.678Z".parse().expect("time");
-        assert_eq!(time(moment), "2026-01-02T03:04:05Z");
-        assert_eq!(micro_time(moment), "2026-01-02T03:04:05.678000Z");
     }
 
     #[test]

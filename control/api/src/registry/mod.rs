@@ -9,6 +9,7 @@ mod builtin;
 mod event;
 mod hooks;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -181,6 +182,16 @@ impl Resource {
         if let Some(conversion) = self.conversion {
             (conversion.to_stored)(object);
         }
+    }
+
+    /// The stored form of an object of this kind, copied only where the two differ.
+    #[must_use]
+    pub fn as_stored<'a>(&self, object: &'a serde_json::Value) -> Cow<'a, serde_json::Value> {
+        let mut object = Cow::Borrowed(object);
+        if self.conversion.is_some() {
+            self.to_stored(object.to_mut());
+        }
+        object
     }
 
     /// Turns a stored object into this kind's form.

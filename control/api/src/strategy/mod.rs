@@ -1,7 +1,5 @@
 //! What the server does to an object before it is stored: identity, generation, and who may write which half.
 
-mod binding;
-mod delete;
 pub(crate) mod namespace;
 pub(crate) mod pod;
 mod scale;
@@ -10,14 +8,13 @@ pub mod service;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use binding::bind;
-pub use delete::{DeleteOptions, Deletion, Propagation, is_finished, prepare_for_delete};
 pub use pod::qos_class;
 pub use scale::{apply_scale, scale_of};
 
 use crate::meta;
 use crate::names;
 use crate::registry::Resource;
+use crate::schema::time::seconds;
 use crate::status::Status;
 use crate::value::{copy, entries, remove, same};
 
@@ -55,7 +52,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, birth: &Birth
         meta::set_field(object, "name", name);
     }
     meta::set_field(object, "uid", birth.uid);
-    meta::set_field(object, "creationTimestamp", meta::time(birth.now));
+    meta::set_field(object, "creationTimestamp", seconds(birth.now));
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         meta::set_field(object, field, Value::Null);
     }
@@ -102,15 +99,18 @@ pub fn prepare_for_update(resource: &Resource, subresource: &str, old: &Value, n
             }
         }
         "finalize" => copy(old, new, "status"),
-        _ => {
+        "" | "scale" => {
             if resource.has_status() {
                 copy(old, new, "status");
             }
             (resource.hooks.update)(old, new);
         }
+        // What the server itself does to an object, such as binding a pod, touches both halves.
+        _ => {}
     }
     let generation = meta::generation(old);
-    let grows = resource.has_generation && subresource != "status" && desired_state_changed(resource, old, new);
+    let by_a_client = matches!(subresource, "" | "scale");
+    let grows = resource.has_generation && by_a_client && desired_state_changed(resource, old, new);
     let generation = if grows { generation + 1 } else { generation };
     meta::set_field(new, "generation", if generation == 0 { Value::Null } else { generation.into() });
 }
@@ -230,6 +230,18 @@ mod tests {
         prepare_for_update(deployments, "status", &old, &mut new);
         assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(1), &json!(2)));
         assert_eq!(meta::generation(&new), 3);
+    }
+
+    #[test]
+    fn binding_a_pod_touches_both_halves_and_no_generation() {
+        let registry = Registry::builtin();
+        let pods = registry.get("", "v1", "pods").expect("pods");
+        let old = json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": {"phase": "Pending"}});
+        let bound = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n"}, "status": {"conditions": [{"type": "PodScheduled"}]}});
+        let mut new = bound.clone();
+        prepare_for_update(pods, "binding", &old, &mut new);
+        assert_eq!((&new["spec"], &new["status"]), (&bound["spec"], &bound["status"]));
+        assert_eq!(meta::generation(&new), 1);
     }
 
     #[test]

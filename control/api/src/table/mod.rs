@@ -111,13 +111,7 @@ pub fn column_definitions(resource: &Resource) -> Value {
 
 fn row(resource: &Resource, object: &Value, options: TableOptions<'_>) -> Value {
     let print = resource.hooks.printer.cells;
-    let cells = if resource.conversion.is_some() {
-        let mut stored = object.clone();
-        resource.to_stored(&mut stored);
-        print(&stored, options.now)
-    } else {
-        print(object, options.now)
-    };
+    let cells = print(&resource.as_stored(object), options.now);
     let carried = match options.include {
         IncludeObject::None => Value::Null,
         IncludeObject::Metadata => partial(object, options.version),

@@ -32,7 +32,7 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     if !resource.is_virtual {
         meta::create(object, resource.hooks.names, resource.namespaced, &mut errors);
     }
-    (resource.hooks.validate)(object, &mut errors);
+    (resource.hooks.validate)(&resource.as_stored(object), &mut errors);
     errors.into_causes()
 }
 
@@ -41,11 +41,13 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
 pub fn validate_update(resource: &Resource, subresource: &str, old: &Value, new: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     meta::update(old, new, &mut errors);
-    if subresource != "status" {
-        (resource.hooks.validate_update)(old, new, &mut errors);
+    // The status is its writer's own business, and what the server itself does needs no check.
+    if matches!(subresource, "" | "scale" | "finalize") {
+        let (old, new) = (resource.as_stored(old), resource.as_stored(new));
+        (resource.hooks.validate_update)(&old, &new, &mut errors);
         // Whether the desired state is sound is asked only where it changed: a pod's was when it was created.
         if resource.hooks.revalidate {
-            (resource.hooks.validate)(new, &mut errors);
+            (resource.hooks.validate)(&new, &mut errors);
         }
     }
     errors.into_causes()
@@ -81,3 +83,41 @@ pub fn validate_token_request(request: &Value) -> Vec<Cause> {
 pub(crate) fn nothing(_: &Value, _: &mut Errors) {}
 
 pub(crate) fn no_change_rules(_: &Value, _: &Value, _: &mut Errors) {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry::Registry;
+
+    #[test]
+    fn both_event_kinds_are_checked_alike() {
+        let registry = Registry::builtin();
+        let new = registry.get("events.k8s.io", "v1", "events").expect("events");
+        let event = |namespace: &str| json!({"metadata": {"name": "e", "namespace": "a"}, "regarding": {"kind": "Pod", "namespace": namespace}});
+        assert_eq!(validate_create(new, &event("a")), []);
+        assert_eq!(validate_create(new, &event("b"))[0].field, "involvedObject.namespace");
+    }
+
+    #[test]
+    fn causes_become_one_status() {
+        let registry = Registry::builtin();
+        let pods = registry.get("", "v1", "pods").expect("pods");
+        let pod = json!({"metadata": {"name": "a", "namespace": "d"},
+            "spec": {"restartPolicy": "Always", "dnsPolicy": "Default"}});
+        let status = check(pods, &pod, validate_create(pods, &pod)).expect_err("no containers");
+        assert_eq!(status.code, 422);
+        assert_eq!(status.message, "Pod \"a\" is invalid: spec.containers: Required value");
+        assert!(check(pods, &pod, Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_status_update_does_not_recheck_the_spec() {
+        let registry = Registry::builtin();
+        let deployments = registry.get("apps", "v1", "deployments").expect("deployments");
+        let old = json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"replicas": -1}});
+        assert_eq!(validate_update(deployments, "status", &old, &old), []);
+        assert!(!validate_update(deployments, "", &old, &old).is_empty());
+    }
+}

@@ -81,7 +81,8 @@ fn host_network(spec: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn identity(spec: &Value, path: &Path, errors: &mut Errors) {
-    let names: [(&str, fn(&str) -> Vec<String>); 6] = [
+    type Rule = fn(&str) -> Vec<String>;
+    let names: [(&str, Rule); 6] = [
         ("serviceAccountName", names::dns_subdomain),
         ("nodeName", names::dns_subdomain),
         ("hostname", names::dns_label),
