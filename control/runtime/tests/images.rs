@@ -1,5 +1,7 @@
 //! The image store on real files: what comes in, what is refused, what goes. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its files has failed")]
+
 mod harness;
 
 use std::fs;
@@ -187,6 +189,27 @@ async fn archives_cannot_write_outside_the_store() {
     let error = store(dir.path()).import(&path).await.unwrap_err();
     assert!(matches!(error, ImageError::Damaged { .. }), "{error}");
     assert!(!dir.path().join("escaped").exists());
+}
+
+#[test]
+fn the_command_line_imports_and_removes() {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: control_runtime::cli::Command,
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let source = layout(dir.path(), &image("a/b:c", "x"));
+    let run = |args: &[&str]| {
+        let args = ["image"].iter().chain(args).copied().chain(["--data-dir", dir.path().to_str().unwrap()]);
+        control_runtime::cli::run(<Cli as clap::Parser>::try_parse_from(args).unwrap().command)
+    };
+    run(&["import", source.to_str().unwrap()]).unwrap();
+    run(&["ls"]).unwrap();
+    assert!(!content(dir.path()).is_empty());
+    run(&["rm", "a/b:c"]).unwrap();
+    assert!(content(dir.path()).is_empty());
+    assert!(run(&["rm", "a/b:c"]).is_err());
 }
 
 #[tokio::test]

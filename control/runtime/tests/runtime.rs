@@ -1,5 +1,7 @@
 //! Sandboxes and containers as the kubelet uses them: real processes, namespaces and cgroups. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
+
 mod harness;
 
 use std::fs;
@@ -331,9 +333,8 @@ async fn a_killed_shim_takes_its_pod_along_and_is_noticed() {
     let sandbox = node.sandbox("p").await;
     let id = node.start(&sandbox, node.shell("c", "sleep 1000 & sleep 1000")).await;
     let container = node.runtime.container(&id).await.unwrap();
-    let shim: i32 = sandbox.netns.components().nth(2).unwrap().as_os_str().to_str().unwrap().parse().unwrap();
     let mut events = node.runtime.events();
-    harness::kill(shim);
+    harness::kill(shim_of(&sandbox));
     let mut seen = Vec::new();
     while seen.len() < 2 {
         seen.push(tokio::time::timeout(MULTI, events.recv()).await.unwrap().unwrap());
@@ -352,6 +353,41 @@ async fn a_killed_shim_takes_its_pod_along_and_is_noticed() {
     node.runtime.remove_container(&id).await.unwrap();
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     assert!(node.runtime.list_sandboxes().await.is_empty());
+}
+
+/// On one thread: while this test does not wait, no runtime is there to notice and to help.
+#[tokio::test]
+async fn containers_die_with_their_shim_unaided() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox("p").await;
+    let root = node.start(&sandbox, node.shell("root", "sleep 1000")).await;
+    let user = node.start(&sandbox, ContainerSpec { user: Some(1000), ..node.shell("user", "sleep 1000") }).await;
+    for id in [root, user] {
+        let pid = node.runtime.container(&id).await.unwrap().pid.unwrap();
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+    let pids: Vec<_> = node.runtime.list_containers(None).await.into_iter().filter_map(|it| it.pid).collect();
+    harness::kill(shim_of(&sandbox));
+    let deadline = Instant::now() + MULTI;
+    while pids.iter().any(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+        assert!(Instant::now() < deadline, "containers live on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn shim_of(sandbox: &control_runtime::Sandbox) -> i32 {
+    sandbox.netns.components().nth(2).unwrap().as_os_str().to_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_write_to_the_program_of_a_shim() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox("p").await;
+    let program = format!("/proc/{}/exe", shim_of(&sandbox));
+    let file_system = nix::sys::statvfs::statvfs(program.as_str()).unwrap();
+    assert!(file_system.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+    // While it runs it is busy, but a container may wait for that to end.
+    assert!(fs::OpenOptions::new().write(true).open(program).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

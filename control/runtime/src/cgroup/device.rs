@@ -199,8 +199,27 @@ mod tests {
         assert!(!allows(block, ACCESS_MKNOD | 2, 8, 0));
     }
 
+    /// Needs root and a cgroup2 mount, which hybrid machines have too.
     #[test]
-    fn the_kernel_accepts_the_program() {
-        load(&assemble(&ALLOWED)).unwrap();
+    fn the_kernel_denies_what_the_program_denies() {
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let unified = super::super::mounts(&mountinfo).find(|mount| mount.kind == "cgroup2").unwrap().point;
+        let group = Path::new(unified).join(format!("tidegate-test-device-{}", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let kmsg = dir.path().join("kmsg");
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        nix::sys::stat::mknod(&kmsg, nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 11)).unwrap();
+        std::fs::create_dir(&group).unwrap();
+        let attached = attach(&group);
+        let run = |script: &str| {
+            let script = format!("echo $$ > {}/cgroup.procs; {script}", group.display());
+            std::process::Command::new("sh").arg("-c").arg(script).status().map(|status| status.success())
+        };
+        let null = run("exec 3< /dev/null");
+        let denied = run(&format!("exec 3< {}", kmsg.display()));
+        std::fs::remove_dir(&group).unwrap();
+        attached.unwrap();
+        File::open(&kmsg).unwrap();
+        assert_eq!((null.unwrap(), denied.unwrap()), (true, false));
     }
 }

@@ -6,7 +6,8 @@
 //! names.json            reference -> manifest digest; replaced as a whole
 //! leases/<container>    an image that a container uses: its layers stay
 //! staging/              work in progress; whatever is found here was left by a crash
-//! lock                  held by the one process that changes any of this
+//! lock                  held by the one process that imports or removes
+//! sweep.lock            held while something is deleted; shared by those that take a lease, who need not wait for imports
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,10 +62,13 @@ impl Store {
     }
 
     pub(super) fn lock(&self) -> Result<Locked, ImageError> {
-        let path = self.root.join("lock");
+        self.lock_file("lock", FlockArg::LockExclusive).map(Locked)
+    }
+
+    fn lock_file(&self, name: &str, kind: FlockArg) -> Result<Flock<File>, ImageError> {
+        let path = self.root.join(name);
         let file = File::options().create(true).truncate(false).write(true).open(&path).at("cannot open", &path)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).at("cannot lock", &path)?;
-        Ok(Locked(lock))
+        Ok(Flock::lock(file, kind).map_err(|(_, errno)| errno).at("cannot lock", &path)?)
     }
 
     /// An empty directory for work in progress.
@@ -126,7 +130,7 @@ impl Store {
     }
 
     pub(super) fn lease(&self, digest: &str, container: &str, state_dir: &Path) -> Result<ImageRoot, ImageError> {
-        let _lock = self.lock()?;
+        let _lock = self.lock_file("sweep.lock", FlockArg::LockShared)?;
         let root = self.image_root(digest)?;
         let lease = Lease { digest: digest.to_owned(), state_dir: state_dir.to_owned() };
         write_record(&self.lease_path(container), &lease)?;
@@ -250,6 +254,7 @@ impl Store {
 
     /// Removes everything that neither a name nor a living container leads to.
     fn sweep(&self, _: &Locked) -> Result<u64, ImageError> {
+        let _no_new_lease = self.lock_file("sweep.lock", FlockArg::LockExclusive)?;
         let mut roots: BTreeSet<String> = self.names()?.into_values().collect();
         roots.extend(self.leased()?);
         let mut blobs = BTreeSet::new();
