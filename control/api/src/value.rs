@@ -14,9 +14,21 @@ pub fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The elements of a list, to change.
+/// The objects in a list, to change; what is no object is left alone.
 pub fn items_mut<'a>(parent: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
-    parent.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+    parent.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter(|item| item.is_object())
+}
+
+/// A child object, to change, if there is one.
+pub fn child_mut<'a>(parent: &'a mut Value, key: &str) -> Option<&'a mut Value> {
+    parent.get_mut(key).filter(|child| child.is_object())
+}
+
+/// Sets a field of an object; a value that is no object is left alone.
+pub fn set(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.into(), value.into());
+    }
 }
 
 /// The entries of a map; none if absent or of another type.
@@ -92,7 +104,7 @@ pub fn remove(object: &mut Value, key: &str) -> Option<Value> {
 /// Makes a field of `to` what it is in `from`, also if it is absent there.
 pub fn copy(from: &Value, to: &mut Value, key: &str) {
     match from.get(key) {
-        Some(value) => to[key] = value.clone(),
+        Some(value) => set(to, key, value.clone()),
         None => {
             remove(to, key);
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::pod::quantities;
 use crate::meta;
-use crate::value::{entries, is_zero, items_mut, remove, set_default, set_if_zero, text};
+use crate::value::{child_mut, entries, is_zero, items_mut, remove, set, set_default, set_if_zero, text};
 
 const SESSION_AFFINITY_TIMEOUT_SECONDS: u32 = 10_800;
 
@@ -16,11 +16,13 @@ pub(crate) fn namespace(namespace: &mut Value) {
         meta::set_label(namespace, "kubernetes.io/metadata.name", &name);
     }
     set_default(namespace, "status", json!({}));
-    set_if_zero(&mut namespace["status"], "phase", "Active");
+    if let Some(status) = child_mut(namespace, "status") {
+        set_if_zero(status, "phase", "Active");
+    }
 }
 
 pub(crate) fn node(node: &mut Value) {
-    let Some(status) = node.get_mut("status").filter(|status| status.is_object()) else { return };
+    let Some(status) = child_mut(node, "status") else { return };
     let capacity = status["capacity"].clone();
     if !is_zero(&capacity) {
         set_if_zero(status, "allocatable", capacity);
@@ -54,13 +56,14 @@ pub(crate) fn service(service: &mut Value) {
     if let Some(status) = service.get_mut("status") {
         load_balancer(status);
     }
-    let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let Some(spec) = child_mut(service, "spec") else { return };
     set_if_zero(spec, "sessionAffinity", "None");
     set_if_zero(spec, "type", "ClusterIP");
     if spec["sessionAffinity"] == "ClientIP" {
         let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
         if seconds.is_null() {
-            spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": SESSION_AFFINITY_TIMEOUT_SECONDS}});
+            let config = json!({"clientIP": {"timeoutSeconds": SESSION_AFFINITY_TIMEOUT_SECONDS}});
+            set(spec, "sessionAffinityConfig", config);
         }
     } else if spec["sessionAffinity"] == "None" {
         remove(spec, "sessionAffinityConfig");

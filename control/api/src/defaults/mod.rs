@@ -7,7 +7,7 @@ mod workload;
 use serde_json::Value;
 
 use crate::registry::Resource;
-use crate::value::{items_mut, set_default, set_if_zero};
+use crate::value::{child_mut, items_mut, set_default, set_if_zero};
 
 pub(crate) use self::core::{endpoints, namespace, node, secret, service};
 pub(crate) use self::pod::pod;
@@ -17,7 +17,9 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Fills in the defaults of an object, after decoding and before admission.
 pub fn apply(resource: &Resource, object: &mut Value) {
-    (resource.hooks.defaults)(object);
+    if object.is_object() {
+        (resource.hooks.defaults)(object);
+    }
 }
 
 /// The defaults of a TokenRequest.
@@ -35,13 +37,13 @@ pub(crate) fn endpoint_slice(slice: &mut Value) {
 }
 
 pub(crate) fn ingress_class(class: &mut Value) {
-    if class["spec"]["parameters"].is_object() {
-        set_default(&mut class["spec"]["parameters"], "scope", "Cluster");
+    if let Some(parameters) = child_mut(class, "spec").and_then(|spec| child_mut(spec, "parameters")) {
+        set_default(parameters, "scope", "Cluster");
     }
 }
 
 pub(crate) fn network_policy(policy: &mut Value) {
-    let Some(spec) = policy.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let Some(spec) = child_mut(policy, "spec") else { return };
     for direction in ["ingress", "egress"] {
         for rule in items_mut(spec, direction) {
             for port in items_mut(rule, "ports") {
@@ -59,8 +61,8 @@ pub(crate) fn priority_class(class: &mut Value) {
 }
 
 pub(crate) fn role_binding(binding: &mut Value) {
-    if binding["roleRef"].is_object() {
-        set_if_zero(&mut binding["roleRef"], "apiGroup", RBAC);
+    if let Some(reference) = child_mut(binding, "roleRef") {
+        set_if_zero(reference, "apiGroup", RBAC);
     }
     for subject in items_mut(binding, "subjects") {
         if matches!(subject["kind"].as_str(), Some("User" | "Group")) {

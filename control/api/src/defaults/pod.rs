@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::quantity::Quantity;
-use crate::value::{items, items_mut, set_default, set_if_zero, text};
+use crate::value::{child_mut, items, items_mut, set, set_default, set_if_zero, text};
 
 pub(crate) fn pod(pod: &mut Value) {
-    let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let Some(spec) = child_mut(pod, "spec") else { return };
     set_default(spec, "enableServiceLinks", true);
     pod_spec(spec);
     for list in ["initContainers", "containers"] {
@@ -18,7 +18,7 @@ pub(crate) fn pod(pod: &mut Value) {
 
 /// A template in a workload: as a pod, but without what is decided when a pod is made of it.
 pub fn pod_template(template: &mut Value) {
-    if let Some(spec) = template.get_mut("spec").filter(|spec| spec.is_object()) {
+    if let Some(spec) = child_mut(template, "spec") {
         pod_spec(spec);
     }
 }
@@ -56,7 +56,7 @@ fn service_account(spec: &mut Value) {
     }
     let name = text(&spec["serviceAccountName"]).to_owned();
     if !name.is_empty() {
-        spec["serviceAccount"] = name.into();
+        set(spec, "serviceAccount", name);
     }
 }
 
@@ -70,22 +70,22 @@ fn container(container: &mut Value) {
         set_if_zero(port, "protocol", "TCP");
     }
     for variable in items_mut(container, "env") {
-        if variable["valueFrom"]["fieldRef"].is_object() {
-            set_if_zero(&mut variable["valueFrom"]["fieldRef"], "apiVersion", "v1");
+        if let Some(reference) = child_mut(variable, "valueFrom").and_then(|source| child_mut(source, "fieldRef")) {
+            set_if_zero(reference, "apiVersion", "v1");
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get_mut(probe).filter(|probe| probe.is_object()) {
+        if let Some(probe) = child_mut(container, probe) {
             self::probe(probe);
         }
     }
     for hook in ["postStart", "preStop"] {
-        if let Some(handler) = container.get_mut("lifecycle").and_then(|lifecycle| lifecycle.get_mut(hook)) {
+        if let Some(handler) = child_mut(container, "lifecycle").and_then(|lifecycle| child_mut(lifecycle, hook)) {
             http_get(handler);
         }
     }
     for list in ["limits", "requests"] {
-        if let Some(list) = container["resources"].get_mut(list) {
+        if let Some(list) = child_mut(container, "resources").and_then(|resources| child_mut(resources, list)) {
             quantities(list);
         }
     }
@@ -97,13 +97,13 @@ fn probe(probe: &mut Value) {
     set_if_zero(probe, "successThreshold", 1);
     set_if_zero(probe, "failureThreshold", 3);
     http_get(probe);
-    if let Some(grpc) = probe.get_mut("grpc").filter(|grpc| grpc.is_object()) {
+    if let Some(grpc) = child_mut(probe, "grpc") {
         set_default(grpc, "service", "");
     }
 }
 
 fn http_get(handler: &mut Value) {
-    if let Some(get) = handler.get_mut("httpGet").filter(|get| get.is_object()) {
+    if let Some(get) = child_mut(handler, "httpGet") {
         set_if_zero(get, "path", "/");
         set_if_zero(get, "scheme", "HTTP");
     }
@@ -113,14 +113,14 @@ fn volume(volume: &mut Value) {
     let bare =
         volume.as_object().is_some_and(|volume| volume.iter().all(|(key, value)| key == "name" || value.is_null()));
     if bare {
-        volume["emptyDir"] = json!({});
+        set(volume, "emptyDir", json!({}));
     }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(source) = volume.get_mut(source).filter(|source| source.is_object()) {
+        if let Some(source) = child_mut(volume, source) {
             set_default(source, "defaultMode", 0o644);
         }
     }
-    if let Some(path) = volume.get_mut("hostPath").filter(|path| path.is_object()) {
+    if let Some(path) = child_mut(volume, "hostPath") {
         set_default(path, "type", "");
     }
     if let Some(api) = volume.get_mut("downwardAPI") {
@@ -131,7 +131,7 @@ fn volume(volume: &mut Value) {
             if let Some(api) = source.get_mut("downwardAPI") {
                 downward_items(api);
             }
-            if let Some(token) = source.get_mut("serviceAccountToken").filter(|token| token.is_object()) {
+            if let Some(token) = child_mut(source, "serviceAccountToken") {
                 set_default(token, "expirationSeconds", 3600);
             }
         }
@@ -140,8 +140,8 @@ fn volume(volume: &mut Value) {
 
 fn downward_items(api: &mut Value) {
     for item in items_mut(api, "items") {
-        if item["fieldRef"].is_object() {
-            set_if_zero(&mut item["fieldRef"], "apiVersion", "v1");
+        if let Some(reference) = child_mut(item, "fieldRef") {
+            set_if_zero(reference, "apiVersion", "v1");
         }
     }
 }
@@ -152,9 +152,11 @@ fn requests_from_limits(container: &mut Value) {
     if limits.is_empty() {
         return;
     }
-    set_default(&mut container["resources"], "requests", json!({}));
+    let Some(resources) = child_mut(container, "resources") else { return };
+    set_default(resources, "requests", json!({}));
+    let Some(requests) = child_mut(resources, "requests") else { return };
     for (name, limit) in limits {
-        set_default(&mut container["resources"]["requests"], &name, limit);
+        set_default(requests, &name, limit);
     }
 }
 

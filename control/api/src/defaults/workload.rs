@@ -3,26 +3,33 @@
 use serde_json::{Value, json};
 
 use super::pod::pod_template;
-use crate::value::{set_default, set_if_zero};
+use crate::value::{child_mut, set_default, set_if_zero};
 
 pub(crate) fn deployment(deployment: &mut Value) {
-    let Some(spec) = deployment.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let Some(spec) = child_mut(deployment, "spec") else { return };
     set_default(spec, "replicas", 1);
     set_default(spec, "revisionHistoryLimit", 10);
     set_default(spec, "progressDeadlineSeconds", 600);
     set_default(spec, "strategy", json!({}));
-    let strategy = &mut spec["strategy"];
-    set_if_zero(strategy, "type", "RollingUpdate");
-    if strategy["type"] == "RollingUpdate" {
-        set_default(strategy, "rollingUpdate", json!({}));
-        set_default(&mut strategy["rollingUpdate"], "maxUnavailable", "25%");
-        set_default(&mut strategy["rollingUpdate"], "maxSurge", "25%");
+    if let Some(strategy) = child_mut(spec, "strategy") {
+        self::strategy(strategy);
     }
     template(spec);
 }
 
+fn strategy(strategy: &mut Value) {
+    set_if_zero(strategy, "type", "RollingUpdate");
+    if strategy["type"] == "RollingUpdate" {
+        set_default(strategy, "rollingUpdate", json!({}));
+        if let Some(rolling) = child_mut(strategy, "rollingUpdate") {
+            set_default(rolling, "maxUnavailable", "25%");
+            set_default(rolling, "maxSurge", "25%");
+        }
+    }
+}
+
 pub(crate) fn replica_set(set: &mut Value) {
-    let Some(spec) = set.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let Some(spec) = child_mut(set, "spec") else { return };
     set_default(spec, "replicas", 1);
     template(spec);
 }

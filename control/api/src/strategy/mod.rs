@@ -90,6 +90,9 @@ fn first_status(resource: &Resource) -> Value {
 /// Prepares a change; `subresource` is empty for the resource itself. Each writer keeps to its half: through `status`
 /// only the status changes, through the resource itself everything but the status.
 pub fn prepare_for_update(resource: &Resource, subresource: &str, old: &Value, new: &mut Value) {
+    if !new.is_object() {
+        return;
+    }
     keep_identity(old, new);
     match subresource {
         "status" => {

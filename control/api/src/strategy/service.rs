@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::status::Cause;
-use crate::value::{copy, int, is_set, is_zero, items, items_mut, remove, same, text};
+use crate::value::{child_mut, copy, int, is_set, is_zero, items, items_mut, remove, same, set, text};
 
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,14 +88,11 @@ pub(crate) fn update(old: &Value, new: &mut Value) {
 
 /// Brings `clusterIP` and `clusterIPs` into agreement, whichever of the two the client changed.
 pub fn normalize(old: Option<&Value>, new: &mut Value) {
-    let spec = &mut new["spec"];
-    if !spec.is_object() {
-        return;
-    }
+    let Some(spec) = child_mut(new, "spec") else { return };
     let single = text(&spec["clusterIP"]).to_owned();
     let Some(old) = old.map(|old| &old["spec"]) else {
         if !single.is_empty() && is_zero(&spec["clusterIPs"]) {
-            spec["clusterIPs"] = vec![single].into();
+            set(spec, "clusterIPs", vec![single]);
         }
         return;
     };
@@ -106,14 +103,18 @@ pub fn normalize(old: Option<&Value>, new: &mut Value) {
             remove(spec, "clusterIPs");
         }
     } else if single != before && list_unchanged || (!single.is_empty() && is_zero(&spec["clusterIPs"])) {
-        spec["clusterIPs"] = vec![single].into();
+        set(spec, "clusterIPs", vec![single]);
     }
 }
 
 /// A client that leaves allocated values out does not mean to give them up.
 fn keep_allocated(old: &Value, new: &mut Value) {
-    if needs_cluster_ip(old) && needs_cluster_ip(new) {
-        let (before, spec) = (&old["spec"], &mut new["spec"]);
+    let addresses = needs_cluster_ip(old) && needs_cluster_ip(new);
+    let node_ports = needs_node_ports(old) && needs_node_ports(new);
+    let health_port = needs_health_check_port(old) && needs_health_check_port(new);
+    let Some(spec) = child_mut(new, "spec") else { return };
+    if addresses {
+        let before = &old["spec"];
         if is_zero(&spec["clusterIP"]) && is_zero(&spec["clusterIPs"]) {
             copy(before, spec, "clusterIP");
         }
@@ -126,18 +127,18 @@ fn keep_allocated(old: &Value, new: &mut Value) {
             }
         }
     }
-    if needs_node_ports(old) && needs_node_ports(new) {
-        keep_node_ports(old, new);
+    if node_ports {
+        keep_node_ports(old, spec);
     }
-    if needs_health_check_port(old) && needs_health_check_port(new) && is_zero(&new["spec"]["healthCheckNodePort"]) {
-        copy(&old["spec"], &mut new["spec"], "healthCheckNodePort");
+    if health_port && is_zero(&spec["healthCheckNodePort"]) {
+        copy(&old["spec"], spec, "healthCheckNodePort");
     }
 }
 
-fn keep_node_ports(old: &Value, new: &mut Value) {
-    let mut taken: Vec<i64> = items(&new["spec"]["ports"]).iter().map(|port| int(&port["nodePort"])).collect();
+fn keep_node_ports(old: &Value, spec: &mut Value) {
+    let mut taken: Vec<i64> = items(&spec["ports"]).iter().map(|port| int(&port["nodePort"])).collect();
     let key = |port: &Value| (text(&port["protocol"]).to_owned(), int(&port["port"]));
-    for port in items_mut(&mut new["spec"], "ports") {
+    for port in items_mut(spec, "ports") {
         if int(&port["nodePort"]) != 0 {
             continue;
         }
@@ -145,14 +146,13 @@ fn keep_node_ports(old: &Value, new: &mut Value) {
         let number = before.map_or(0, |before| int(&before["nodePort"]));
         if number != 0 && !taken.contains(&number) {
             taken.push(number);
-            port["nodePort"] = number.into();
+            set(port, "nodePort", number);
         }
     }
 }
 
 /// What only the old type had goes away with it, unless the client just set it.
 fn drop_left_over(old: &Value, new: &mut Value) {
-    let unchanged = |new: &Value, field: &str| same(&old["spec"][field], &new["spec"][field]);
     let mut fields: Vec<&str> = Vec::new();
     if old["spec"]["type"] != "ExternalName" && new["spec"]["type"] == "ExternalName" {
         fields.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
@@ -170,15 +170,16 @@ fn drop_left_over(old: &Value, new: &mut Value) {
     if reachable(old) && !reachable(new) {
         fields.push("externalTrafficPolicy");
     }
+    let has_ports = matches!(text(&new["spec"]["type"]), "NodePort" | "LoadBalancer");
+    let Some(spec) = child_mut(new, "spec") else { return };
     for field in fields {
-        if unchanged(new, field) {
-            remove(&mut new["spec"], field);
+        if same(&old["spec"][field], &spec[field]) {
+            remove(spec, field);
         }
     }
-    let has_ports = matches!(text(&new["spec"]["type"]), "NodePort" | "LoadBalancer");
     if needs_node_ports(old) && !has_ports {
         let before: Vec<i64> = items(&old["spec"]["ports"]).iter().map(|port| int(&port["nodePort"])).collect();
-        for port in items_mut(&mut new["spec"], "ports") {
+        for port in items_mut(spec, "ports") {
             if before.contains(&int(&port["nodePort"])) {
                 remove(port, "nodePort");
             }
@@ -223,9 +224,10 @@ pub fn plan_addresses(service: &mut Value, cluster: &[Family]) -> Result<Address
     if policy == "SingleStack" {
         families.truncate(1);
     }
-    let spec = &mut service["spec"];
-    spec["ipFamilies"] = families.iter().map(|family| family.as_str()).collect::<Vec<_>>().into();
-    spec["ipFamilyPolicy"] = policy.into();
+    if let Some(spec) = child_mut(service, "spec") {
+        set(spec, "ipFamilies", families.iter().map(|family| family.as_str()).collect::<Vec<_>>());
+        set(spec, "ipFamilyPolicy", policy);
+    }
     if headless {
         return Ok(AddressPlan::default());
     }
@@ -264,10 +266,9 @@ fn check_offer(
 
 /// Writes the addresses that were allocated, in the order of the plan.
 pub fn set_addresses(service: &mut Value, addresses: &[IpAddr]) {
-    let spec = &mut service["spec"];
-    if let Some(first) = addresses.first() {
-        spec["clusterIP"] = first.to_string().into();
-        spec["clusterIPs"] = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    if let (Some(spec), Some(first)) = (child_mut(service, "spec"), addresses.first()) {
+        set(spec, "clusterIP", first.to_string());
+        set(spec, "clusterIPs", addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
     }
 }
 

@@ -9,7 +9,7 @@ use super::container::{self, Role};
 use super::errors::{Errors, Path};
 use super::{meta, scheduling, volume};
 use crate::names;
-use crate::value::{entries, int, is_set, items, remove, same, text};
+use crate::value::{copy, entries, int, is_set, items, items_mut, same, text};
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
     `spec.tolerations` (only additions to existing tolerations),\
@@ -159,25 +159,24 @@ fn deadline(old: &Value, new: &Value, path: &Path, errors: &mut Errors) {
 fn with_allowed_changes(old: &Value, new: &Value) -> Value {
     let mut result = new.clone();
     for list in ["containers", "initContainers"] {
-        for (index, container) in items(&old[list]).iter().enumerate() {
-            result[list][index]["image"] = container["image"].clone();
+        for (container, before) in items_mut(&mut result, list).zip(items(&old[list])) {
+            copy(before, container, "image");
         }
     }
     for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
-        crate::value::copy(old, &mut result, field);
+        copy(old, &mut result, field);
     }
     if int(&old["terminationGracePeriodSeconds"]) < 0 && int(&new["terminationGracePeriodSeconds"]) == 1 {
-        crate::value::copy(old, &mut result, "terminationGracePeriodSeconds");
+        copy(old, &mut result, "terminationGracePeriodSeconds");
     }
     // A gated pod may still be aimed at fewer nodes.
     if !items(&old["schedulingGates"]).is_empty() {
         for field in ["nodeSelector", "affinity"] {
-            crate::value::copy(old, &mut result, field);
+            copy(old, &mut result, field);
         }
     }
     // Set by the API server in its own subresource.
-    remove(&mut result, "ephemeralContainers");
-    crate::value::copy(old, &mut result, "ephemeralContainers");
+    copy(old, &mut result, "ephemeralContainers");
     result
 }
 
