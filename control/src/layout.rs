@@ -81,10 +81,6 @@ impl Layout {
     pub(crate) fn pin_dir(&self) -> PathBuf {
         Path::new("/sys/fs/bpf/tidegate").join(&self.node)
     }
-
-    pub(crate) fn is_sandboxed(&self) -> bool {
-        self.mount_namespace().exists()
-    }
 }
 
 /// Address of the first (and in this version only) sandboxed node.

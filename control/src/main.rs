@@ -16,11 +16,12 @@ mod status;
 mod supervisor;
 mod up;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use dataplane_user::inspect;
 
 use crate::layout::Layout;
 use crate::namespace::Namespaces;
@@ -58,35 +59,8 @@ enum Command {
     /// Import, list and remove container images.
     #[command(subcommand)]
     Image(control_runtime::cli::Command),
-    /// Show the Services that the kernel holds.
-    Service(Inspect<dataplane_user::inspect::ServiceCommand>),
-    /// Show the pod endpoints that the kernel holds.
-    Endpoint(Inspect<dataplane_user::inspect::EndpointCommand>),
-    /// Check what this machine's kernel offers and what is attached.
-    Doctor(InspectDoctor),
-}
-
-#[derive(Debug, clap::Args)]
-struct Inspect<C: Subcommand> {
     #[command(flatten)]
-    node: NodeName,
-    #[command(subcommand)]
-    command: C,
-}
-
-#[derive(Debug, clap::Args)]
-struct InspectDoctor {
-    #[command(flatten)]
-    node: NodeName,
-    #[command(flatten)]
-    args: dataplane_user::inspect::DoctorArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct NodeName {
-    /// Name of the node to look at.
-    #[arg(long, default_value = "tidegate", global = true)]
-    node_name: String,
+    Inspect(inspect::Command),
 }
 
 fn main() -> ExitCode {
@@ -113,14 +87,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Node(args) => runtime()?.block_on(control_kubelet::run(*args)),
         Command::Shim(args) => control_runtime::shim::main(args),
         Command::Image(command) => control_runtime::cli::run(command),
-        Command::Service(inspect) => {
-            dataplane_user::inspect::service(inspect.command, &paths(&inspect.node)?)
-        }
-        Command::Endpoint(inspect) => {
-            dataplane_user::inspect::endpoint(inspect.command, &paths(&inspect.node)?)
-        }
-        Command::Doctor(inspect) => dataplane_user::inspect::doctor(inspect.args, &paths(&inspect.node)?),
+        Command::Inspect(command) => look_into(command),
     }
+}
+
+/// A sandboxed node's BPF pins are in its own mount namespace.
+fn look_into(command: inspect::Command) -> anyhow::Result<()> {
+    let name = command.node_name()?;
+    let layout = Layout::new(&name, Path::new("/var/lib/tidegate"))?;
+    Namespaces::open(&layout)?.enter()?;
+    inspect::run(command)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -68,7 +68,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     fs::create_dir_all(&layout.run_dir).with_context(|| format!("cannot create {}", layout.run_dir.display()))?;
     fs::create_dir_all(&layout.data_dir).with_context(|| format!("cannot create {}", layout.data_dir.display()))?;
     if args.detach {
-        return detach(&args, &layout);
+        return detach(&layout);
     }
     let _lock = lock(&layout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -239,7 +239,7 @@ fn ready_file(layout: &Layout) -> PathBuf {
 }
 
 /// Starts the supervisor in a session of its own and waits until it says that the node is Ready.
-fn detach(args: &Args, layout: &Layout) -> anyhow::Result<()> {
+fn detach(layout: &Layout) -> anyhow::Result<()> {
     drop(lock(layout)?);
     fs::create_dir_all(layout.data_dir.join("logs"))?;
     let log_path = layout.log("supervisor");

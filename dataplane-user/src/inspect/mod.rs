@@ -92,6 +92,20 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
+impl Command {
+    /// The name of the node that the command looks into.
+    ///
+    /// # Errors
+    /// If none is given and the machine has no host name.
+    pub fn node_name(&self) -> anyhow::Result<String> {
+        match self {
+            Self::Service { action: ServiceAction::List(node) | ServiceAction::Show { node, .. } }
+            | Self::Endpoint { action: EndpointAction::List(node) }
+            | Self::Doctor(node) => node.name(),
+        }
+    }
+}
+
 /// A node with its folders.
 struct Place {
     node: String,
@@ -101,11 +115,15 @@ struct Place {
 }
 
 impl Node {
+    fn name(&self) -> anyhow::Result<String> {
+        match &self.node_name {
+            Some(name) => Ok(name.clone()),
+            None => only_node().map_or_else(host_name, Ok),
+        }
+    }
+
     fn resolve(&self) -> anyhow::Result<Place> {
-        let node = match &self.node_name {
-            Some(name) => name.clone(),
-            None => only_node().map_or_else(host_name, Ok)?,
-        };
+        let node = self.name()?;
         Ok(Place {
             pin_dir: self.pin_dir.clone().unwrap_or_else(|| default_pin_dir(&node)),
             run_dir: self.run_dir.clone().unwrap_or_else(|| default_run_dir(&node)),
@@ -115,9 +133,9 @@ impl Node {
     }
 }
 
-/// The node with pins, if there is exactly one.
+/// The node with a run directory, if there is exactly one.
 fn only_node() -> Option<String> {
-    let mut names = fs::read_dir(default_pin_dir("")).ok()?.flatten().map(|entry| entry.file_name());
+    let mut names = fs::read_dir(default_run_dir("")).ok()?.flatten().map(|entry| entry.file_name());
     let name = names.next()?;
     names.next().is_none().then(|| name.to_string_lossy().into_owned())
 }
