@@ -23,7 +23,7 @@ use super::{Change, Delta, convert};
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A streaming list that says nothing for this long is taken for one that never ends.
-const STREAMING_SILENCE_MAX: Duration = Duration::from_secs(10);
+const STREAMING_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Takes every change; answers whether anyone still listens.
 pub type Sink = Arc<dyn Fn(Change) -> bool + Send + Sync>;
