@@ -161,7 +161,8 @@ impl Status {
     #[must_use]
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut status = Self::new(429, "TooManyRequests", message);
-        status.details = Some(Box::new(Details { retry_after_seconds: Some(retry_after_seconds), ..Details::default() }));
+        status.details =
+            Some(Box::new(Details { retry_after_seconds: Some(retry_after_seconds), ..Details::default() }));
         status
     }
 
@@ -178,7 +179,8 @@ impl Status {
     #[must_use]
     pub fn timeout(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut status = Self::new(504, "Timeout", message);
-        status.details = Some(Box::new(Details { retry_after_seconds: Some(retry_after_seconds), ..Details::default() }));
+        status.details =
+            Some(Box::new(Details { retry_after_seconds: Some(retry_after_seconds), ..Details::default() }));
         status
     }
 
@@ -218,9 +220,10 @@ impl Details {
             }
         }
         if !self.causes.is_empty() {
-            let causes = self.causes.iter().map(|cause| {
-                json!({"reason": cause.reason, "message": cause.message, "field": cause.field})
-            });
+            let causes = self
+                .causes
+                .iter()
+                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
             object.insert("causes".into(), causes.collect());
         }
         if let Some(seconds) = self.retry_after_seconds {

@@ -1,5 +1,7 @@
 //! What the server does to an object before it is stored: identity, generation, and who may write which half.
 
+mod binding;
+mod delete;
 pub(crate) mod namespace;
 pub(crate) mod pod;
 mod scale;
@@ -8,6 +10,8 @@ pub mod service;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use binding::bind;
+pub use delete::{DeleteOptions, Deletion, Propagation, is_finished, prepare_for_delete};
 pub use pod::qos_class;
 pub use scale::{apply_scale, scale_of};
 
