@@ -2,3 +2,4 @@
 
 pub mod kernel_sandbox;
 pub mod packet;
+pub mod pod;
