@@ -1,0 +1,169 @@
+//! Who may do what: `system:masters` may everything, nodes what their pods need, everybody else what RBAC grants.
+
+mod node;
+mod policy;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use control_api::rbac::{self, Rule};
+use control_api::status::Status;
+use serde_json::Value;
+
+pub(crate) use policy::{Policy, Sources};
+
+use crate::authn::{MASTERS, User};
+use crate::request::RequestInfo;
+
+/// What a request wants to do, as rules speak of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attributes<'a> {
+    pub(crate) verb: &'a str,
+    pub(crate) group: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// Of requests that are about no resource.
+    pub(crate) path: &'a str,
+    pub(crate) is_resource: bool,
+}
+
+impl<'a> Attributes<'a> {
+    pub(crate) fn of(info: &'a RequestInfo) -> Self {
+        Self {
+            verb: info.verb,
+            group: &info.group,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: if info.name.is_empty() { selected_name(info) } else { &info.name },
+            path: &info.path,
+            is_resource: info.is_resource,
+        }
+    }
+
+    /// As the spec of an access review says it.
+    pub(crate) fn of_spec(spec: &'a Value) -> Self {
+        let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+        let text = |value: &'a Value, name: &str| value[name].as_str().unwrap_or_default();
+        Self {
+            verb: if resource.is_object() { text(resource, "verb") } else { text(path, "verb") },
+            group: text(resource, "group"),
+            resource: text(resource, "resource"),
+            subresource: text(resource, "subresource"),
+            namespace: text(resource, "namespace"),
+            name: text(resource, "name"),
+            path: text(path, "path"),
+            is_resource: resource.is_object(),
+        }
+    }
+
+    fn request(&self) -> rbac::Request<'a> {
+        let Self { verb, group, resource, subresource, name, path, .. } = *self;
+        if self.is_resource {
+            rbac::Request::Resource { verb, group, resource, subresource, name }
+        } else {
+            rbac::Request::Path { verb, path }
+        }
+    }
+
+    /// `resource` or `resource/subresource`.
+    fn qualified(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource.to_owned()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
+    }
+
+    /// Upstream's words for what was refused.
+    fn refusal(&self, user: &User) -> String {
+        if !self.is_resource {
+            return format!("User \"{}\" cannot {} path \"{}\"", user.name, self.verb, self.path);
+        }
+        let place = if self.namespace.is_empty() || self.resource == "namespaces" {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace \"{}\"", self.namespace)
+        };
+        format!(
+            "User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {place}",
+            user.name,
+            self.verb,
+            self.qualified(),
+            self.group
+        )
+    }
+}
+
+/// Lists and watches of one object may be granted by its name.
+fn selected_name(info: &RequestInfo) -> &str {
+    if !matches!(info.verb, "list" | "watch" | "deletecollection") {
+        return "";
+    }
+    let terms = info.query.get("fieldSelector").unwrap_or_default().split(',');
+    let mut names = terms.filter_map(|term| term.strip_prefix("metadata.name="));
+    names.next().map_or("", |name| name.trim_start_matches('='))
+}
+
+/// The outcome of asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) allowed: bool,
+    pub(crate) reason: String,
+}
+
+/// Holds the policy in force; [`crate::follow`] replaces it when RBAC objects change.
+#[derive(Default)]
+pub(crate) struct Authorizer {
+    policy: ArcSwap<Policy>,
+    nodes: node::Graph,
+}
+
+impl Authorizer {
+    pub(crate) fn publish(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    pub(crate) fn nodes(&self) -> &node::Graph {
+        &self.nodes
+    }
+
+    pub(crate) fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
+        if user.is_in(MASTERS) {
+            return Decision { allowed: true, reason: String::new() };
+        }
+        if let Some(node) = user.node()
+            && self.nodes.allows(node, attributes)
+        {
+            return Decision { allowed: true, reason: String::new() };
+        }
+        match self.policy.load().granting(user, attributes) {
+            Some(binding) => Decision { allowed: true, reason: format!("RBAC: allowed by {binding}") },
+            None => Decision { allowed: false, reason: String::new() },
+        }
+    }
+
+    /// Every rule that applies to the user in this namespace (for reviews).
+    pub(crate) fn rules(&self, user: &User, namespace: &str) -> Vec<Rule> {
+        if user.is_in(MASTERS) {
+            return Rule::everything();
+        }
+        self.policy.load().rules(user, namespace)
+    }
+
+    /// # Errors
+    /// 403 in upstream's words.
+    pub(crate) fn require(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let decision = self.decide(user, attributes);
+        if decision.allowed {
+            return Ok(());
+        }
+        let why = attributes.refusal(user);
+        if attributes.is_resource {
+            return Err(Status::forbidden(attributes.group, attributes.resource, attributes.name, why));
+        }
+        Err(Status::new(403, "Forbidden", format!("forbidden: {why}")))
+    }
+}

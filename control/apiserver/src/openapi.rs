@@ -1,0 +1,52 @@
+//! OpenAPI v3 documents, made on first use and kept.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use control_api::openapi;
+use control_api::registry::Registry;
+use parking_lot::Mutex;
+
+#[derive(Default)]
+pub(crate) struct OpenApi {
+    /// By path below `/openapi/v3/`, with the hash that the index names.
+    documents: Mutex<HashMap<String, (Bytes, String)>>,
+}
+
+impl OpenApi {
+    /// The index (empty path), or the document of one group and version.
+    pub(crate) fn document(&self, registry: &Registry, path: &str) -> Option<Bytes> {
+        let mut documents = self.documents.lock();
+        if path.is_empty() {
+            let paths: Vec<(String, String, String)> = registry
+                .groups()
+                .into_iter()
+                .flat_map(|group| registry.versions(group).into_iter().map(move |version| (group, version)))
+                .map(|(group, version)| (openapi::path(group, version), group.to_owned(), version.to_owned()))
+                .collect();
+            for (path, group, version) in &paths {
+                make(&mut documents, registry, path, group, version);
+            }
+            let entries = paths.iter().filter_map(|(path, ..)| Some((path.as_str(), documents.get(path)?.1.as_str())));
+            return Some(openapi::index(entries).to_string().into());
+        }
+        let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
+            ["api", version] => (String::new(), (*version).to_owned()),
+            ["apis", group, version] => ((*group).to_owned(), (*version).to_owned()),
+            _ => return None,
+        };
+        if !registry.versions(&group).contains(&version.as_str()) {
+            return None;
+        }
+        make(&mut documents, registry, path, &group, &version);
+        documents.get(path).map(|(bytes, _)| bytes.clone())
+    }
+}
+
+fn make(documents: &mut HashMap<String, (Bytes, String)>, registry: &Registry, path: &str, group: &str, version: &str) {
+    if !documents.contains_key(path) {
+        let bytes = Bytes::from(openapi::document(registry, group, version).to_string());
+        let hash = openapi::hash(&bytes);
+        documents.insert(path.to_owned(), (bytes, hash));
+    }
+}

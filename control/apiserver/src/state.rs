@@ -1,0 +1,116 @@
+//! What all requests of one server share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use control_api::registry::{Registry, Resource};
+use control_api::status::Status;
+use control_store::{Entry, Error, Store};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::allocation::Allocator;
+use crate::authn::token::Tokens;
+use crate::authz::Authorizer;
+use crate::config::Config;
+use crate::kubelet::Kubelet;
+use crate::metrics::Metrics;
+use crate::object;
+use crate::openapi::OpenApi;
+
+/// Requests that may be worked on at once, long-running ones aside; as upstream's two limits together.
+const REQUESTS_IN_FLIGHT_MAX: usize = 600;
+
+pub(crate) struct Server {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: ArcSwap<Registry>,
+    pub(crate) tokens: Tokens,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) allocator: Allocator,
+    pub(crate) kubelet: Option<Kubelet>,
+    pub(crate) openapi: OpenApi,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: Semaphore,
+    pub(crate) advertised: Advertised,
+    /// Cancelled when the server should end; long-running requests end then.
+    pub(crate) shutdown: CancellationToken,
+    ready: AtomicBool,
+}
+
+/// Where clients in the cluster find this server.
+#[derive(Debug, Clone)]
+pub(crate) struct Advertised {
+    pub(crate) addresses: Vec<std::net::IpAddr>,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    pub(crate) fn new(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Arc<Self>> {
+        let registry = Registry::builtin();
+        Ok(Arc::new(Self {
+            store: Arc::clone(&config.store),
+            tokens: Tokens::load(&config.service_accounts)?,
+            authorizer: Authorizer::default(),
+            allocator: Allocator::new(&config.service_cidrs)?,
+            kubelet: config.kubelet.as_ref().map(Kubelet::new).transpose()?,
+            openapi: OpenApi::default(),
+            metrics: Metrics::new()?,
+            in_flight: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
+            advertised: Advertised { addresses: config.advertise_addresses.clone(), port: config.advertise_port },
+            registry: ArcSwap::from_pointee(registry),
+            shutdown,
+            ready: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.shutdown.is_cancelled()
+    }
+
+    pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.registry.load().get(group, version, plural).cloned()
+    }
+
+    /// A built-in resource of version v1.
+    pub(crate) fn builtin(&self, group: &str, plural: &str) -> Result<Arc<Resource>, Status> {
+        let missing = || Status::internal(format!("resource {plural} of group {group:?} is not registered"));
+        self.resource(group, "v1", plural).ok_or_else(missing)
+    }
+
+    /// The newest version of an object, as a value in its stored form.
+    pub(crate) async fn read(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(Entry, Value)>, Status> {
+        let entry = self.store.get(&resource.key(namespace, name)).await.map_err(store_failure)?;
+        entry.map(|entry| parse(entry)).transpose()
+    }
+}
+
+/// Pairs an entry with its object.
+pub(crate) fn parse(entry: Entry) -> Result<(Entry, Value), Status> {
+    let object = object::decode(&entry.value, entry.revision)
+        .ok_or_else(|| Status::internal(format!("stored object {} is not JSON", entry.key)))?;
+    Ok((entry, object))
+}
+
+/// Failures of the store that no request can cause or mend.
+pub(crate) fn store_failure(error: Error) -> Status {
+    match error {
+        Error::TooLarge { size, max, .. } => Status::too_large(format!(
+            "Request entity too large: limit is {max}, the object has {size} bytes"
+        )),
+        error => {
+            tracing::error!(%error, "store request failed");
+            Status::internal(error.to_string())
+        }
+    }
+}

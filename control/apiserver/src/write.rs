@@ -1,0 +1,289 @@
+//! CREATE, UPDATE and PATCH: decode, default, admit, prepare, validate, own fields, store.
+
+use std::sync::Arc;
+
+use control_api::registry::Resource;
+use control_api::status::{Cause, Status};
+use control_api::{defaults, managed_fields, meta, names, strategy, validation};
+use control_store::{Entry, Error, Expect, Op};
+use http::StatusCode;
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use crate::admission::{self, Operation};
+use crate::allocation::Claims;
+use crate::handler::Context;
+use crate::negotiate::{self, Offer};
+use crate::object;
+use crate::patch::Patch;
+use crate::reply::Reply;
+use crate::state::{parse, store_failure};
+use crate::{body, delete, form};
+
+/// Attempts of a write whose client did not name the version that it changes.
+const ATTEMPTS_MAX: usize = 20;
+const GENERATED_NAMES_MAX: usize = 8;
+/// Events are kept for an hour, as upstream does.
+const EVENT_SECONDS: u64 = 3600;
+
+pub(crate) async fn create(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+    let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
+    let object = body::object(context, &resource.gvk(), body).await?;
+    let created = create_object(context, resource, object).await?;
+    form::one(context, resource, created, wanted, StatusCode::CREATED)
+}
+
+pub(crate) async fn update(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+    let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
+    let object = body::object(context, &resource.gvk(), body).await?;
+    let (updated, code) = update_object(context, resource, object).await?;
+    form::one(context, resource, updated, wanted, code)
+}
+
+pub(crate) async fn patch(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+    let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
+    let patch = Patch::read(context, body).await?;
+    let message = body::message(&resource.gvk())?;
+    let patched = modify(context, resource, |current| patch.apply(context, message, current)).await?;
+    form::one(context, resource, patched, wanted, StatusCode::OK)
+}
+
+/// Creates an object in the resource's own form and returns it as stored.
+pub(crate) async fn create_object(context: &Context, resource: &Arc<Resource>, object: Value) -> Result<Value, Status> {
+    let generates = meta::name(&object).is_empty() && !meta::field(&object, "generateName").is_empty();
+    let attempts = if generates { GENERATED_NAMES_MAX } else { 1 };
+    let mut last = Status::internal("no name was generated");
+    for _ in 0..attempts {
+        match create_named(context, resource, &object).await {
+            Err(status) if generates && status.reason == "AlreadyExists" => last = status,
+            result => return result,
+        }
+    }
+    Err(last)
+}
+
+async fn create_named(context: &Context, resource: &Arc<Resource>, object: &Value) -> Result<Value, Status> {
+    for _ in 0..ATTEMPTS_MAX {
+        if let Some(created) = create_once(context, resource, object.clone()).await? {
+            return Ok(created);
+        }
+    }
+    Err(Status::internal("the addresses of the object were taken again and again"))
+}
+
+/// One attempt; `None` if somebody else took an address in between.
+async fn create_once(context: &Context, resource: &Arc<Resource>, mut object: Value) -> Result<Option<Value>, Status> {
+    let info = &context.info;
+    let store = &*context.server.store;
+    set_namespace(resource, &info.namespace, &mut object)?;
+    defaults::apply(resource, &mut object);
+    let request = admission::Request::new(context, resource, Operation::Create, &info.subresource, None);
+    admission::mutate(&request, &mut object).await?;
+    let birth = strategy::Birth {
+        namespace: &info.namespace,
+        now: jiff::Timestamp::now(),
+        uid: &uuid::Uuid::new_v4().to_string(),
+        suffix: &names::suffix(rand::random()),
+    };
+    strategy::prepare_for_create(resource, &mut object, &birth)?;
+    let claims = context.server.allocator.claim(store, resource, &mut object, None).await?;
+    validation::check(resource, &object, validation::validate_create(resource, &object))?;
+    admission::validate(&request, &object).await?;
+    track(context, resource, None, &mut object)?;
+    let name = meta::name(&object);
+    let key = resource.key(meta::namespace(&object), name);
+    if info.dry_run()? {
+        let exists = store.get(&key).await.map_err(store_failure)?.is_some();
+        return if exists { Err(already_exists(resource, name)) } else { Ok(Some(object)) };
+    }
+    let value = stored(resource, &object);
+    let put = Op::Put { key: key.as_str().into(), value, expect: Expect::Absent, expires: expiry(resource) };
+    let ops = std::iter::once(put).chain(claims.ops()).collect();
+    match store.txn(ops).await {
+        Ok(revision) => {
+            object::set_revision(&mut object, revision);
+            Ok(Some(object))
+        }
+        Err(Error::Conflict { key: taken, .. }) if *taken == *key => Err(already_exists(resource, name)),
+        Err(Error::Conflict { .. }) => Ok(None),
+        Err(error) => Err(store_failure(error)),
+    }
+}
+
+/// Replaces an object (PUT), or creates it where the resource allows that.
+async fn update_object(context: &Context, resource: &Arc<Resource>, mut object: Value) -> Result<(Value, StatusCode), Status> {
+    let info = &context.info;
+    set_namespace(resource, &info.namespace, &mut object)?;
+    if meta::name(&object).is_empty() {
+        meta::set_field(&mut object, "name", info.name.as_str());
+    }
+    if meta::name(&object) != info.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta::name(&object),
+            info.name
+        )));
+    }
+    let version = meta::resource_version(&object).to_owned();
+    if version.is_empty() && !resource.unconditional_update {
+        let message = "Invalid value: 0: must be specified for an update";
+        return Err(invalid(resource, &object, "FieldValueInvalid", message, "metadata.resourceVersion"));
+    }
+    let replace = |_: &Value| Ok(object.clone());
+    match modify(context, resource, replace).await {
+        Err(status) if status.code == 404 && resource.create_on_update && info.subresource.is_empty() && version.is_empty() => {
+            Ok((create_object(context, resource, object).await?, StatusCode::CREATED))
+        }
+        result => Ok((result?, StatusCode::OK)),
+    }
+}
+
+/// Reads, changes and writes an object. The change gets the current object in the resource's own form; if its result
+/// names a version, that must be the current one, else a concurrent write only means another attempt.
+pub(crate) async fn modify(
+    context: &Context,
+    resource: &Arc<Resource>,
+    change: impl Fn(&Value) -> Result<Value, Status>,
+) -> Result<Value, Status> {
+    let info = &context.info;
+    let key = resource.key(&info.namespace, &info.name);
+    for _ in 0..ATTEMPTS_MAX {
+        let entry = context.server.store.get(&key).await.map_err(store_failure)?;
+        let entry = entry.ok_or_else(|| Status::not_found(&resource.group, &resource.plural, &info.name))?;
+        let (entry, mut current) = parse(entry)?;
+        resource.from_stored(&mut current);
+        let wanted = change(&current)?;
+        check_identity(resource, &current, &wanted, &info.name)?;
+        if let Some(written) = write_over(context, resource, &entry, &current, wanted).await? {
+            return Ok(written);
+        }
+    }
+    Err(Status::modified(&resource.group, &resource.plural, &info.name))
+}
+
+/// The change must be about this very object, and its newest version if it names one.
+fn check_identity(resource: &Resource, current: &Value, wanted: &Value, name: &str) -> Result<(), Status> {
+    let conflict = |why: String| Status::conflict(&resource.group, &resource.plural, name, why);
+    let (uid, version) = (meta::uid(wanted), meta::resource_version(wanted));
+    if !uid.is_empty() && uid != meta::uid(current) {
+        return Err(conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::uid(current)
+        )));
+    }
+    if !version.is_empty() && version != meta::resource_version(current) {
+        return Err(Status::modified(&resource.group, &resource.plural, name));
+    }
+    Ok(())
+}
+
+/// One attempt; `None` if somebody else wrote in between.
+async fn write_over(
+    context: &Context,
+    resource: &Arc<Resource>,
+    entry: &Entry,
+    current: &Value,
+    mut wanted: Value,
+) -> Result<Option<Value>, Status> {
+    let info = &context.info;
+    let dry_run = info.dry_run()?;
+    let store = &*context.server.store;
+    let names_version = !meta::resource_version(&wanted).is_empty();
+    defaults::apply(resource, &mut wanted);
+    let request = admission::Request::new(context, resource, Operation::Update, &info.subresource, Some(current));
+    admission::mutate(&request, &mut wanted).await?;
+    strategy::prepare_for_update(resource, &info.subresource, current, &mut wanted);
+    object::set_revision(&mut wanted, entry.revision);
+    let claims = match info.subresource.as_str() {
+        "" => context.server.allocator.claim(store, resource, &mut wanted, Some(current)).await?,
+        _ => Claims::default(),
+    };
+    let causes = validation::validate_update(resource, &info.subresource, current, &wanted);
+    validation::check(resource, &wanted, causes)?;
+    admission::validate(&request, &wanted).await?;
+    track(context, resource, Some(current), &mut wanted)?;
+    if managed_fields::same_but_for_times(current, &wanted) {
+        return Ok(Some(current.clone()));
+    }
+    if strategy::is_finished(resource, &wanted) {
+        return delete::remove(context, resource, entry, &wanted, dry_run).await.map(|done| done.then_some(wanted));
+    }
+    if dry_run {
+        return Ok(Some(wanted));
+    }
+    let value = stored(resource, &wanted);
+    let put = Op::Put {
+        key: entry.key.clone(),
+        value,
+        expect: Expect::Revision(entry.revision),
+        expires: expiry(resource),
+    };
+    let mut ops = vec![put];
+    ops.extend(claims.ops());
+    match store.txn(ops).await {
+        Ok(revision) => {
+            object::set_revision(&mut wanted, revision);
+            Ok(Some(wanted))
+        }
+        Err(Error::Conflict { key, .. }) if key == entry.key && names_version => {
+            Err(Status::modified(&resource.group, &resource.plural, &info.name))
+        }
+        // Also when an address was taken meanwhile: the next attempt chooses another, or says that it is taken.
+        Err(Error::Conflict { .. }) => Ok(None),
+        Err(error) => Err(store_failure(error)),
+    }
+}
+
+/// Records which manager set which fields.
+fn track(context: &Context, resource: &Resource, old: Option<&Value>, new: &mut Value) -> Result<(), Status> {
+    managed_fields::track(managed_fields::TrackUpdate {
+        old,
+        new,
+        manager: &context.field_manager(),
+        subresource: &context.info.subresource,
+        api_version: &resource.api_version(),
+        time: &control_api::schema::time::seconds(jiff::Timestamp::now()),
+        message: body::message(&resource.gvk())?,
+    });
+    Ok(())
+}
+
+pub(crate) fn stored(resource: &Resource, object: &Value) -> bytes::Bytes {
+    if resource.conversion.is_none() {
+        return object::encode(object);
+    }
+    let mut object = object.clone();
+    resource.to_stored(&mut object);
+    object::encode(&object)
+}
+
+fn expiry(resource: &Resource) -> Option<u64> {
+    let is_event = resource.storage.1 == "events";
+    is_event.then(|| u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0) + EVENT_SECONDS)
+}
+
+/// The namespace of the URL holds; a body may repeat it.
+fn set_namespace(resource: &Resource, namespace: &str, object: &mut Value) -> Result<(), Status> {
+    let found = meta::namespace(object);
+    if !resource.namespaced {
+        // Bodies of namespaces name none, whatever their URL looks like.
+        meta::set_field(object, "namespace", Value::Null);
+        return Ok(());
+    }
+    if !found.is_empty() && found != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    meta::set_field(object, "namespace", namespace);
+    Ok(())
+}
+
+pub(crate) fn invalid(resource: &Resource, object: &Value, reason: &str, message: &str, field: &str) -> Status {
+    let cause = Cause { reason: reason.into(), message: message.into(), field: field.into() };
+    Status::invalid(&resource.group, &resource.kind, meta::name(object), vec![cause])
+}
+
+fn already_exists(resource: &Resource, name: &str) -> Status {
+    Status::already_exists(&resource.group, &resource.plural, name)
+}
