@@ -38,7 +38,7 @@ impl Args {
             bail!("--dir is missing; usage: dev --dir DIR --port N [--node NAME] [--advertise IP]...");
         }
         if args.advertise.is_empty() {
-            args.advertise.push(Ipv4Addr::LOCALHOST.into());
+            args.advertise.push(Ipv4Addr::new(192, 168, 77, 10).into());
         }
         Ok(args)
     }

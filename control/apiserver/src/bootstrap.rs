@@ -105,7 +105,9 @@ async fn publish_addresses(server: &Arc<Server>) -> Result<(), Status> {
         },
     });
     ensure(server, "", "services", service).await?;
-    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = server.advertised.addresses.iter().partition(|address| address.is_ipv4());
+    // A loopback address would lead every pod to itself.
+    let reachable = server.advertised.addresses.iter().filter(|address| !address.is_loopback());
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = reachable.partition(|address| address.is_ipv4());
     for (name, kind, addresses) in [("kubernetes", "IPv4", &v4), ("kubernetes-ipv6", "IPv6", &v6)] {
         if addresses.is_empty() {
             continue;
