@@ -175,7 +175,7 @@ pub fn host_name() -> anyhow::Result<String> {
 /// The first cgroup2 mount.
 #[must_use]
 pub fn cgroup2_mount() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mounts = std::fs::read_to_string("/proc/thread-self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (path, kind) = (fields.next()?, fields.next()?);

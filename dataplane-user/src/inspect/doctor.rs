@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use dataplane_plan::invariants;
+use nix::sys::statfs::{FsType, statfs};
 use serde::Serialize;
 
 use super::netfilter::{HOOK_FORWARD, POLICY_DROP, base_chains};
@@ -48,6 +49,7 @@ const SOCKET_LINKS: [&str; 8] = [
     "socket_getpeername4",
     "socket_getpeername6",
 ];
+const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 10249);
 /// Maps fuller than this are worth a warning.
 const FILL_WARN_PERCENT: usize = 80;
@@ -131,12 +133,8 @@ fn jit() -> Check {
 }
 
 fn bpf_fs(pin_dir: &Path) -> Check {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mounted = mounts.lines().any(|line| {
-        let mut fields = line.split(' ').skip(1);
-        matches!((fields.next(), fields.next()), (Some(path), Some("bpf")) if pin_dir.starts_with(path))
-    });
-    if mounted {
+    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
+    if statfs(existing).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
         ok("BPF file system", pin_dir.display().to_string())
     } else {
         let found = format!("{} is not on one", pin_dir.display());
