@@ -130,11 +130,14 @@ impl Inventory {
         let mut frontends = Vec::with_capacity(spec.ports.len() * spec.cluster_ips.len());
         for port in &spec.ports {
             for address in &spec.cluster_ips {
-                let key = FrontendKey { address: *address, port: port.port, protocol: port.protocol, scope: Scope::Address };
-                let of_family: Vec<Endpoint> =
-                    slices.into_iter().flat_map(BTreeMap::values).flat_map(|slice| endpoints(slice, port))
-                        .filter(|endpoint| endpoint.key.address.is_ipv4() == address.is_ipv4())
-                        .collect();
+                let key =
+                    FrontendKey { address: *address, port: port.port, protocol: port.protocol, scope: Scope::Address };
+                let of_family: Vec<Endpoint> = slices
+                    .into_iter()
+                    .flat_map(BTreeMap::values)
+                    .flat_map(|slice| endpoints(slice, port))
+                    .filter(|endpoint| endpoint.key.address.is_ipv4() == address.is_ipv4())
+                    .collect();
                 let frontend = Frontend::cluster_ip(name.clone(), port.name.clone(), spec.internal_local, &of_family);
                 frontends.push((key, frontend));
             }

@@ -45,10 +45,18 @@ pub struct Names {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
-    Name { id: u32, name: FrontendName },
-    Gone { id: u32 },
+    Name {
+        id: u32,
+        name: FrontendName,
+    },
+    Gone {
+        id: u32,
+    },
     /// No run has used a frontend id or backend id from these on.
-    Floors { frontend: u32, backend: u32 },
+    Floors {
+        frontend: u32,
+        backend: u32,
+    },
 }
 
 /// Names and floors as a journal tells them; one that does not exist is empty, a torn last line is ignored.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use dataplane_plan::{
-    Contents, Desired, FrontendKey, Ids, Limits, Observed, Op, Plan, ServiceName, Touched, invariants, plan, plan_touched,
+    Contents, Desired, FrontendKey, Ids, Limits, Observed, Op, Plan, ServiceName, Touched, invariants, plan,
+    plan_touched,
 };
 
 use crate::apply::{Failed, MapError, ServiceMaps, apply_all};
@@ -203,7 +204,12 @@ impl<M: ServiceMaps> Reconciler<M> {
         let plan = plan(&self.desired, &self.observed, &self.ids, &self.limits);
         let contents = self.observed.contents();
         let everything = Touched {
-            frontends: self.desired.frontends().map(|(key, _)| *key).chain(contents.frontends.keys().copied()).collect(),
+            frontends: self
+                .desired
+                .frontends()
+                .map(|(key, _)| *key)
+                .chain(contents.frontends.keys().copied())
+                .collect(),
             backends: self
                 .desired
                 .backends()

@@ -5,6 +5,8 @@
 //! maps must be empty. Each script runs plainly, with one in ten map writes failing, and with a restart before every
 //! step; all three must give the same contents. `UPDATE_EXPECT=1` writes what the plain run gives.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;

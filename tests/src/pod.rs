@@ -26,7 +26,8 @@ impl PodNamespace {
         let (park, parked) = mpsc::channel::<()>();
         let holder = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("cannot make a network namespace");
-            told.send(PathBuf::from(format!("/proc/self/task/{}/ns/net", nix::unistd::gettid()))).expect("nobody listens");
+            told.send(PathBuf::from(format!("/proc/self/task/{}/ns/net", nix::unistd::gettid())))
+                .expect("nobody listens");
             // Ends when the sender is dropped.
             let _ = parked.recv();
         });

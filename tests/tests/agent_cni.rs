@@ -156,7 +156,8 @@ fn a_failed_add_is_undone() {
 fn pods_are_connected_at_the_same_time() {
     let node = Node::new(&["10.244.3.0/24", "fd00:10:244:3::/64"]);
     let pods: Vec<PodNamespace> = (0..8).map(|_| PodNamespace::new()).collect();
-    let added = pods.iter().enumerate().map(|(number, pod)| node.network.add(request(&format!("p{number}"), pod.path())));
+    let added =
+        pods.iter().enumerate().map(|(number, pod)| node.network.add(request(&format!("p{number}"), pod.path())));
     let start = Instant::now();
     let attachments: Vec<Attachment> =
         node.runtime.block_on(futures::future::join_all(added)).into_iter().map(Result::unwrap).collect();

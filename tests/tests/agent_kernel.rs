@@ -110,7 +110,10 @@ impl Node {
             runtime.block_on(agent::serve(args, token))
         });
         let agent = Agent { shutdown, thread: Some(thread) };
-        assert!(wait_for(LIMIT, || get(10256, "/healthz").starts_with("HTTP/1.1 200")), "the agent never became healthy");
+        assert!(
+            wait_for(LIMIT, || get(10256, "/healthz").starts_with("HTTP/1.1 200")),
+            "the agent never became healthy"
+        );
         agent
     }
 
@@ -127,7 +130,8 @@ impl Node {
         let attachment = self.runtime.block_on(self.network.add(request)).unwrap();
         let pod = Pod { name: name.to_owned(), ips: attachment.ips.iter().map(|ip| ip.addr()).collect(), namespace };
         for ip in pod.ips.clone() {
-            let (name, listener) = (pod.name.clone(), pod.namespace.run(move || TcpListener::bind((ip, 8080)).unwrap()));
+            let (name, listener) =
+                (pod.name.clone(), pod.namespace.run(move || TcpListener::bind((ip, 8080)).unwrap()));
             std::thread::spawn(move || serve(&name, &listener));
         }
         pod
@@ -226,7 +230,8 @@ fn an_agent_serves_is_killed_and_comes_back_without_a_connection_noticing() {
     let before = node.contents();
     let pods = ["one", "two", "three"].map(|name| node.add_pod(name));
     let [one, two, three] = &pods;
-    let endpoint_count = || node.maps().v4.endpoints.dump().unwrap().len() + node.maps().v6.endpoints.dump().unwrap().len();
+    let endpoint_count =
+        || node.maps().v4.endpoints.dump().unwrap().len() + node.maps().v6.endpoints.dump().unwrap().len();
     assert!(wait_for(LIMIT, || endpoint_count() == 6), "the pods never reached the endpoint maps");
 
     node.tell(&[one, two]);
@@ -259,7 +264,9 @@ fn an_agent_serves_is_killed_and_comes_back_without_a_connection_noticing() {
     assert!(get(10249, "/proxyMode").ends_with("tidegate"));
     for command in [
         inspect::Command::Service { action: inspect::ServiceAction::List(node.place()) },
-        inspect::Command::Service { action: inspect::ServiceAction::Show { name: "web".to_owned(), node: node.place() } },
+        inspect::Command::Service {
+            action: inspect::ServiceAction::Show { name: "web".to_owned(), node: node.place() },
+        },
         inspect::Command::Endpoint { action: inspect::EndpointAction::List(node.place()) },
         inspect::Command::Doctor(node.place()),
     ] {
@@ -288,12 +295,15 @@ fn a_service_without_endpoints_refuses_at_once() {
     let _agent = node.start_agent();
     std::fs::write(
         node.source(),
-        format!("kind: Service\nmetadata: {{namespace: a, name: web}}\nspec: {{clusterIP: {VIP4}, ports: [{{port: 80}}]}}\n"),
+        format!(
+            "kind: Service\nmetadata: {{namespace: a, name: web}}\nspec: {{clusterIP: {VIP4}, ports: [{{port: 80}}]}}\n"
+        ),
     )
     .unwrap();
     assert!(wait_for(LIMIT, || node.contents().contains("frontend")));
     let refused = dial(VIP4).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    let rejections = || get(10249, "/metrics").contains("service_rejections_total{namespace=\"a\",service=\"web\",port=\"\"} 1");
+    let rejections =
+        || get(10249, "/metrics").contains("service_rejections_total{namespace=\"a\",service=\"web\",port=\"\"} 1");
     assert!(wait_for(LIMIT, rejections), "{}", get(10249, "/metrics"));
 }

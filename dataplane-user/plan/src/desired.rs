@@ -144,7 +144,11 @@ impl Desired {
     pub fn backend_state(&self, key: &BackendKey) -> Option<u8> {
         let uses = self.uses.get(key)?;
         let bit = |count: u32, bit: u8| if count > 0 { bit } else { 0 };
-        Some(bit(uses.slotted, state::ACTIVE) | bit(uses.terminating, state::TERMINATING) | bit(uses.local, state::LOCAL))
+        Some(
+            bit(uses.slotted, state::ACTIVE)
+                | bit(uses.terminating, state::TERMINATING)
+                | bit(uses.local, state::LOCAL),
+        )
     }
 
     fn change_claim(

@@ -58,9 +58,7 @@ impl Ids {
     }
 
     pub(crate) fn take_backend(&mut self, observed: &Observed) -> u32 {
-        take(&mut self.next_backend, |id| {
-            observed.contents().backends.contains_key(&id) || observed.references(id) > 0
-        })
+        take(&mut self.next_backend, |id| observed.contents().backends.contains_key(&id) || observed.references(id) > 0)
     }
 }
 

@@ -104,7 +104,10 @@ impl Observed {
     /// A frontend's value, if its id is its own (a damaged map may hold an id twice, or 0).
     #[must_use]
     pub fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
-        self.contents.frontends.get(key).filter(|frontend| self.frontend_keys.get(&frontend.id) == Some(key) && frontend.id != 0)
+        self.contents
+            .frontends
+            .get(key)
+            .filter(|frontend| self.frontend_keys.get(&frontend.id) == Some(key) && frontend.id != 0)
     }
 
     /// All slots of a frontend id, every epoch, in order.

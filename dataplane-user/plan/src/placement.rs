@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn local_endpoints_come_first_and_both_policies_see_them() {
-        let endpoints = [(1, "remote", "ready"), (2, "local", "ready"), (3, "remote", "unready"), (4, "local", "ready")];
+        let endpoints =
+            [(1, "remote", "ready"), (2, "local", "ready"), (3, "remote", "unready"), (4, "local", "ready")];
         assert_eq!(placed(&endpoints), (vec![2, 4, 1], set(0, 2), set(0, 3), vec![]));
     }
 

@@ -148,8 +148,7 @@ impl<'a> Planner<'a> {
         if self.observed.contents().slots.len() + self.new_slots + new_slots > self.limits.slots_max {
             return Err(Limit::Slots);
         }
-        let unknown =
-            slots.iter().filter(|placed| self.backend_id(&placed.key).is_none()).count();
+        let unknown = slots.iter().filter(|placed| self.backend_id(&placed.key).is_none()).count();
         let backends = self.observed.backend_count(family) + self.new_backends_count[family as usize];
         if unknown > 0 && backends + unknown > self.limits.backends_max {
             return Err(Limit::Backends);

@@ -8,8 +8,8 @@ use proptest::sample::{Index, select, subsequence};
 
 use crate::invariants::{Violation, check};
 use crate::{
-    BackendKey, Contents, Desired, Endpoint, Failures, Frontend, FrontendKey, Ids, Limits, Observed, Plan, Protocol, Scope,
-    Service, ServiceName, Touched, plan, plan_touched,
+    BackendKey, Contents, Desired, Endpoint, Failures, Frontend, FrontendKey, Ids, Limits, Observed, Plan, Protocol,
+    Scope, Service, ServiceName, Touched, plan, plan_touched,
 };
 
 /// One step of a history.
@@ -31,7 +31,8 @@ fn address(ipv6: bool, last: u8) -> std::net::IpAddr {
 }
 
 fn endpoints(ipv6: bool, protocol: Protocol) -> impl Strategy<Value = Vec<Endpoint>> {
-    let conditions = select(vec![(true, true, false), (false, true, true), (false, false, true), (false, false, false)]);
+    let conditions =
+        select(vec![(true, true, false), (false, true, true), (false, false, true), (false, false, false)]);
     subsequence((1..=6_u8).collect::<Vec<_>>(), 0..=5).prop_flat_map(move |hosts| {
         let endpoint = (any::<bool>(), conditions.clone());
         prop::collection::vec(endpoint, hosts.len()).prop_map(move |states| {
@@ -50,12 +51,13 @@ fn endpoints(ipv6: bool, protocol: Protocol) -> impl Strategy<Value = Vec<Endpoi
 /// Addresses overlap between Services on purpose: conflicts and takeovers are part of every history.
 fn service() -> impl Strategy<Value = Service> {
     let protocol = || select(vec![Protocol::Tcp, Protocol::Udp]);
-    let frontend = (any::<bool>(), 1..=3_u8, protocol(), any::<bool>()).prop_flat_map(|(ipv6, last, protocol, local)| {
-        endpoints(ipv6, protocol).prop_map(move |endpoints| {
-            let key = FrontendKey { address: address(ipv6, last), port: 80, protocol, scope: Scope::Address };
-            (key, local, endpoints)
-        })
-    });
+    let frontend =
+        (any::<bool>(), 1..=3_u8, protocol(), any::<bool>()).prop_flat_map(|(ipv6, last, protocol, local)| {
+            endpoints(ipv6, protocol).prop_map(move |endpoints| {
+                let key = FrontendKey { address: address(ipv6, last), port: 80, protocol, scope: Scope::Address };
+                (key, local, endpoints)
+            })
+        });
     (1..=4_u8, prop::collection::vec(frontend, 0..4)).prop_map(|(number, frontends)| {
         let build = |(key, local, endpoints): (FrontendKey, bool, Vec<Endpoint>)| {
             (key, Frontend::cluster_ip(name(number), "http".into(), local, &endpoints))
@@ -263,8 +265,8 @@ proptest! {
     fn a_full_map_refuses_whole_frontends_and_keeps_the_rest(
         steps in history(), frontends_max in 0..3_usize, backends_max in 0..4_usize, slots_max in 0..8_usize,
     ) {
-        let mut agent = Agent::default();
-        agent.limits = Limits { frontends_max, backends_max, slots_max, slots_per_frontend_max: 3 };
+        let limits = Limits { frontends_max, backends_max, slots_max, slots_per_frontend_max: 3 };
+        let mut agent = Agent { limits, ..Agent::default() };
         for step in &steps {
             let touched = match step {
                 Step::Put(service) => agent.desired.put(service.clone()),
@@ -289,7 +291,8 @@ proptest! {
 
 #[test]
 fn a_damaged_dump_is_repaired() {
-    let key = |last| FrontendKey { address: address(false, last), port: 80, protocol: Protocol::Tcp, scope: Scope::Address };
+    let key =
+        |last| FrontendKey { address: address(false, last), port: 80, protocol: Protocol::Tcp, scope: Scope::Address };
     let mut agent = Agent::default();
     let endpoint = |last| Endpoint {
         key: BackendKey { address: address(false, last), port: 8080, protocol: Protocol::Tcp },

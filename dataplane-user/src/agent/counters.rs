@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use dataplane_abi::counters::FrontendCounters;
+use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::Registry;
 
 use crate::kernel::{Counted, KernelError, Maps};
 use crate::names::{FrontendName, SharedNames};

@@ -148,10 +148,8 @@ struct Events {
     links: Option<futures::channel::mpsc::UnboundedReceiver<LinkEvent>>,
 }
 
-type LinkEvent = (
-    rtnetlink::packet_core::NetlinkMessage<netlink_packet_route::RouteNetlinkMessage>,
-    rtnetlink::sys::SocketAddr,
-);
+type LinkEvent =
+    (rtnetlink::packet_core::NetlinkMessage<netlink_packet_route::RouteNetlinkMessage>, rtnetlink::sys::SocketAddr);
 
 impl Events {
     /// Without one of the two the slow poll still works.

@@ -40,7 +40,10 @@ impl Metrics {
         Ok(Self {
             sync: seconds("kubeproxy_sync_proxy_rules_duration_seconds", "Time of one plan and its application")?,
             sync_full: seconds("kubeproxy_sync_full_proxy_rules_duration_seconds", "The same, plans of everything")?,
-            sync_partial: seconds("kubeproxy_sync_partial_proxy_rules_duration_seconds", "The same, plans of a change")?,
+            sync_partial: seconds(
+                "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+                "The same, plans of a change",
+            )?,
             last_applied: add(
                 registry,
                 Gauge::new("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When the maps were last made true"),
@@ -50,7 +53,10 @@ impl Metrics {
                 Gauge::new("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a change last came in"),
             )?,
             service_changes: counter("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services")?,
-            endpoint_changes: counter("kubeproxy_sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices")?,
+            endpoint_changes: counter(
+                "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+                "Changes of EndpointSlices",
+            )?,
             operations: vector("tidegate_agent_map_operations_total", "Map operations done")?,
             failures: vector("tidegate_agent_map_operation_failures_total", "Map operations failed or left out")?,
             drift: counter("tidegate_agent_drift_operations_total", "Map operations that repaired foreign changes")?,

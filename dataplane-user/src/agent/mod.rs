@@ -120,7 +120,9 @@ pub async fn serve(args: Args, shutdown: CancellationToken) -> anyhow::Result<()
     source.abort();
     let _ = source.await;
     pods.await?;
-    tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow::anyhow!("the reconciling thread panicked"))?;
+    tokio::task::spawn_blocking(move || thread.join())
+        .await?
+        .map_err(|_| anyhow::anyhow!("the reconciling thread panicked"))?;
     Ok(())
 }
 

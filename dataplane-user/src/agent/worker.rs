@@ -31,7 +31,12 @@ pub(super) struct Worker<M> {
 }
 
 impl<M: ServiceMaps> Worker<M> {
-    pub(super) fn new(reconciler: Reconciler<M>, metrics: Metrics, health: Arc<Health>, resync_interval_s: u64) -> Self {
+    pub(super) fn new(
+        reconciler: Reconciler<M>,
+        metrics: Metrics,
+        health: Arc<Health>,
+        resync_interval_s: u64,
+    ) -> Self {
         let resync_interval = Duration::from_secs(resync_interval_s.max(1));
         Self {
             reconciler,

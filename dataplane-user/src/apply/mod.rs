@@ -74,7 +74,12 @@ pub struct Failed {
 
 /// Does a plan's operations in order and keeps `observed` true. After a failure, what depends on it is left out and
 /// everything else goes on.
-pub fn apply_all(ops: &[Op], maps: &mut dyn ServiceMaps, observed: &mut Observed, mut done: impl FnMut(&Op)) -> Vec<Failed> {
+pub fn apply_all(
+    ops: &[Op],
+    maps: &mut dyn ServiceMaps,
+    observed: &mut Observed,
+    mut done: impl FnMut(&Op),
+) -> Vec<Failed> {
     let mut failures = Failures::default();
     let mut failed = Vec::new();
     for op in ops {

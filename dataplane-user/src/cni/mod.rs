@@ -139,7 +139,8 @@ impl PodNetwork {
         let record = record::read(&self.config.state_dir, container_id)?
             .ok_or_else(|| Error::Unknown { container_id: container_id.to_owned() })?;
         let netlink = Netlink::open()?;
-        let bridge = netlink.link(&self.config.bridge).await?.ok_or_else(|| Error::missing("bridge", &self.config.bridge))?;
+        let bridge =
+            netlink.link(&self.config.bridge).await?.ok_or_else(|| Error::missing("bridge", &self.config.bridge))?;
         let host =
             netlink.link(&record.host_ifname).await?.ok_or_else(|| Error::missing("interface", &record.host_ifname))?;
         if host.controller != Some(bridge.index) {
@@ -180,7 +181,8 @@ impl PodNetwork {
     async fn connect(&self, request: &AddRequest, ips: Vec<IpNet>) -> Result<Attachment> {
         let netlink = Netlink::open()?;
         let mtu = self.mtu(&netlink).await?;
-        let bridge = netlink.link(&self.config.bridge).await?.ok_or_else(|| Error::missing("bridge", &self.config.bridge))?;
+        let bridge =
+            netlink.link(&self.config.bridge).await?.ok_or_else(|| Error::missing("bridge", &self.config.bridge))?;
         let pair = veth::Pair {
             host_ifname: host_ifname(&request.container_id),
             ifname: request.ifname.clone(),

@@ -121,8 +121,7 @@ impl Netlink {
     /// The default routes as (interface index, gateway).
     pub(super) async fn default_routes(&self) -> Result<Vec<(u32, Option<IpAddr>)>> {
         let mut found = Vec::new();
-        for request in
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+        for request in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
         {
             let routes: Vec<RouteMessage> = self
                 .handle

@@ -26,8 +26,7 @@ pub(super) struct Pair {
 /// Creates the pair and returns the host end's index. A pair of the same name is a leftover: it is replaced.
 pub(super) async fn create(netlink: &Netlink, pair: &Pair, bridge: u32, netns: &Path) -> Result<u32> {
     netlink.delete_link(&pair.host_ifname).await?;
-    let namespace =
-        File::open(netns).map_err(|source| Error::EnterNamespace { path: netns.to_owned(), source })?;
+    let namespace = File::open(netns).map_err(|source| Error::EnterNamespace { path: netns.to_owned(), source })?;
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(pair.ifname.clone())
         .address(pair.mac.to_vec())
@@ -42,8 +41,7 @@ pub(super) async fn create(netlink: &Netlink, pair: &Pair, bridge: u32, netns: &
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     netlink.create_link(message, &pair.host_ifname).await?;
-    let link =
-        netlink.link(&pair.host_ifname).await?.ok_or_else(|| Error::missing("interface", &pair.host_ifname))?;
+    let link = netlink.link(&pair.host_ifname).await?.ok_or_else(|| Error::missing("interface", &pair.host_ifname))?;
     netlink.set_hairpin(link.index).await?;
     Ok(link.index)
 }

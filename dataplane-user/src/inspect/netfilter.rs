@@ -89,7 +89,8 @@ fn read_chain(attributes: &[u8]) -> BaseChain {
             CHAIN_NAME => chain.name = text(value),
             CHAIN_POLICY => chain.policy = be32(value),
             CHAIN_HOOK => {
-                chain.hook = Attributes(value).find(|(kind, _)| *kind == HOOK_NUMBER).and_then(|(_, value)| be32(value));
+                chain.hook =
+                    Attributes(value).find(|(kind, _)| *kind == HOOK_NUMBER).and_then(|(_, value)| be32(value));
             }
             _ => {}
         }

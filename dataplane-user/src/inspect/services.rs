@@ -119,7 +119,9 @@ fn views(
 ) -> Vec<ServiceView> {
     let mut views: Vec<_> =
         contents.frontends.iter().map(|(key, frontend)| view(contents, counters, names, key, frontend)).collect();
-    views.sort_by(|a, b| (&a.namespace, &a.name, &a.port_name, &a.address).cmp(&(&b.namespace, &b.name, &b.port_name, &b.address)));
+    views.sort_by(|a, b| {
+        (&a.namespace, &a.name, &a.port_name, &a.address).cmp(&(&b.namespace, &b.name, &b.port_name, &b.address))
+    });
     views
 }
 
@@ -134,7 +136,9 @@ fn view(
     let counters = counters.get(&frontend.id).copied().unwrap_or_default();
     let addresses = |set| members(contents, frontend, set).map(|(_, backend)| backend.key.to_string()).collect();
     let mut endpoints: BTreeMap<u32, EndpointView> = BTreeMap::new();
-    for (id, backend) in members(contents, frontend, frontend.cluster).chain(members(contents, frontend, frontend.local)) {
+    for (id, backend) in
+        members(contents, frontend, frontend.cluster).chain(members(contents, frontend, frontend.local))
+    {
         endpoints.insert(id, EndpointView { address: backend.key.to_string(), id, states: states(backend) });
     }
     ServiceView {

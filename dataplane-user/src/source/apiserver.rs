@@ -36,7 +36,9 @@ pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     // Another part of the process may have chosen it already; that one is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut config = match kubeconfig {
-        Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?,
+        Some(path) => {
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?
+        }
         None => Config::incluster()?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));

@@ -75,7 +75,12 @@ pub(super) fn slice(slice: &EndpointSlice, node: &str) -> Option<SliceSpec> {
     Some(SliceSpec {
         service: ServiceName::new(namespace, service.as_str()),
         ports: ports.collect(),
-        endpoints: slice.endpoints.iter().flatten().filter_map(|known| endpoint(known, &slice.address_type, node)).collect(),
+        endpoints: slice
+            .endpoints
+            .iter()
+            .flatten()
+            .filter_map(|known| endpoint(known, &slice.address_type, node))
+            .collect(),
     })
 }
 

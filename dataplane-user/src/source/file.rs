@@ -30,7 +30,9 @@ pub async fn watch(path: PathBuf, node: String, sink: Sink) {
                         return;
                     }
                 }
-                Err(error) => tracing::error!(path = %path.display(), error = %format!("{error:#}"), "source file refused"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), error = %format!("{error:#}"), "source file refused")
+                }
             }
         }
         tokio::time::sleep(POLL_INTERVAL).await;

@@ -79,8 +79,11 @@ impl Server {
             refuse_kind: None,
             requests: HashMap::new(),
         };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(0), broken: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            broken: watch::Sender::new(0),
+        });
         let server = Self { shared: Arc::clone(&shared), address };
         tokio::spawn(async move {
             loop {
@@ -92,7 +95,9 @@ impl Server {
                         async move { Ok::<_, Infallible>(response) }
                     });
                     // A client that goes away is no failure.
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -219,7 +224,8 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
 }
 
 fn list(state: &State, kind: Kind, query: &HashMap<String, String>) -> Response<Body> {
-    let all: Vec<&Value> = state.objects.iter().filter(|((found, _), _)| *found == kind).map(|(_, object)| object).collect();
+    let all: Vec<&Value> =
+        state.objects.iter().filter(|((found, _), _)| *found == kind).map(|(_, object)| object).collect();
     let number = |name: &str| query.get(name).and_then(|value| value.parse::<usize>().ok());
     let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
     let end = start.saturating_add(limit).min(all.len());
