@@ -224,6 +224,9 @@ impl<M: ServiceMaps> Reconciler<M> {
     }
 
     fn run(&mut self, plan: Plan, touched: Touched, full: bool) -> Result<Outcome, ReconcileError> {
+        let frontends = touched.frontends.clone();
+        // Until all is done, all of it is to be done again.
+        self.retry.merge(touched);
         self.names.reserve(plan.ids.next_frontend, plan.ids.next_backend).map_err(ReconcileError::Names)?;
         let mut outcome = Outcome { full, ..Outcome::default() };
         let mut renamed = Vec::new();
@@ -236,16 +239,16 @@ impl<M: ServiceMaps> Reconciler<M> {
         self.ids = plan.ids;
         self.ids.settle(&self.observed);
         self.name(&renamed).map_err(ReconcileError::Names)?;
-        self.refused.retain(|key, _| !touched.frontends.contains(key));
+        self.refused.retain(|key, _| !frontends.contains(key));
+        if failed.is_empty() {
+            self.retry = Touched::default();
+        }
         for rejected in plan.rejected {
             let reason = format!("the limit {} is reached", rejected.limit);
             self.refused.insert(rejected.key, Refusal { service: Some(rejected.service), reason });
             self.retry.frontends.insert(rejected.key);
         }
-        if !failed.is_empty() {
-            self.record_failures(failed, &mut outcome);
-            self.retry.merge(touched);
-        }
+        self.record_failures(failed, &mut outcome);
         Ok(outcome)
     }
 

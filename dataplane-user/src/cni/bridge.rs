@@ -15,7 +15,11 @@ use super::{Error, Result};
 pub(super) async fn ensure(netlink: &Netlink, name: &str, gateways: &[IpNet], mtu: u32) -> Result<()> {
     if netlink.link(name).await?.is_none() {
         let message = LinkBridge::new(name).address(mac(name, gateways)).mtu(mtu).mcast_snooping(false).build();
-        netlink.create_link(message, name).await?;
+        let created = netlink.create_link(message, name).await;
+        // Another caller may have been faster.
+        if netlink.link(name).await?.is_none() {
+            created?;
+        }
     }
     let link = netlink.link(name).await?.ok_or_else(|| Error::missing("bridge", name))?;
     if gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {

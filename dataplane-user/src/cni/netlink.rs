@@ -42,14 +42,9 @@ impl Netlink {
         }
     }
 
-    /// Creates a link; one that exists already is left as it is.
     pub(super) async fn create_link(&self, message: LinkMessage, name: &str) -> Result<()> {
-        match self.handle.link().add(message).execute().await {
-            Err(error) if !is(&error, nix::errno::Errno::EEXIST) => {
-                Err(Error::Netlink { action: format!("create interface {name}"), source: error })
-            }
-            _ => Ok(()),
-        }
+        let answer = self.handle.link().add(message).execute().await;
+        answer.map_err(|source| Error::Netlink { action: format!("create interface {name}"), source })
     }
 
     pub(super) async fn delete_link(&self, name: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 //! For tests and for machines without an API server. A file with an error is reported and changes nothing.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,9 +20,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Follows a file until the sink is closed.
 pub async fn watch(path: PathBuf, node: String, sink: Sink) {
-    let mut seen: Option<(SystemTime, u64)> = None;
+    let mut seen: Option<(SystemTime, u64, u64)> = None;
     loop {
-        let version = fs::metadata(&path).ok().and_then(|found| Some((found.modified().ok()?, found.len())));
+        let version = fs::metadata(&path).ok().and_then(|found| Some((found.modified().ok()?, found.len(), found.ino())));
         if version != seen {
             seen = version;
             match read(&path, &node) {
