@@ -35,7 +35,8 @@ fn slice(number: u32, endpoints: [u32; 2]) -> (SliceName, SliceSpec) {
         serving: true,
         terminating: false,
     };
-    let spec = SliceSpec { service: name(number), ports: vec![port(8080)], endpoints: endpoints.map(endpoint).to_vec() };
+    let spec =
+        SliceSpec { service: name(number), ports: vec![port(8080)], endpoints: endpoints.map(endpoint).to_vec() };
     (SliceName { namespace: "default".into(), name: format!("service-{number}-1").into() }, spec)
 }
 

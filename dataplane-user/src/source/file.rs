@@ -22,7 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 pub async fn watch(path: PathBuf, node: String, sink: Sink) {
     let mut seen: Option<(SystemTime, u64, u64)> = None;
     loop {
-        let version = fs::metadata(&path).ok().and_then(|found| Some((found.modified().ok()?, found.len(), found.ino())));
+        let version =
+            fs::metadata(&path).ok().and_then(|found| Some((found.modified().ok()?, found.len(), found.ino())));
         if version != seen {
             seen = version;
             match read(&path, &node) {
