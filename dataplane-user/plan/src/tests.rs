@@ -8,8 +8,8 @@ use proptest::sample::{Index, select, subsequence};
 
 use crate::invariants::{Violation, check};
 use crate::{
-    BackendKey, Contents, Desired, Endpoint, Failures, Frontend, FrontendKey, Ids, Limits, Observed, Plan, Protocol,
-    Scope, Service, ServiceName, Touched, plan, plan_touched,
+    BackendKey, Contents, Desired, Endpoint, Failures, Frontend, FrontendKey, Ids, Limits, Observed, Op, Plan,
+    Protocol, Scope, Service, ServiceName, Touched, plan, plan_touched,
 };
 
 /// One step of a history.
@@ -90,11 +90,17 @@ struct Agent {
 impl Agent {
     fn apply(&mut self, plan: Plan, mut fails: impl FnMut() -> bool) -> Result<bool, TestCaseError> {
         let mut failures = Failures::default();
-        let mut all = true;
+        let mut found = meaning(&self.maps);
+        let (mut blocked, mut failed) = (0, 0);
         for op in &plan.ops {
-            if failures.block(op, &self.observed) || fails() {
+            if failures.block(op, &self.observed) {
                 failures.record(op);
-                all = false;
+                blocked += 1;
+                continue;
+            }
+            if fails() {
+                failures.record(op);
+                failed += 1;
                 continue;
             }
             self.maps.apply(op);
@@ -102,10 +108,16 @@ impl Agent {
             let unsafe_now: Vec<_> =
                 check(&self.maps).into_iter().filter(|found| !matches!(found, Violation::NoCounters { .. })).collect();
             prop_assert!(unsafe_now.is_empty(), "after {op}: {unsafe_now:?}");
+            let now = meaning(&self.maps);
+            if !matches!(op, Op::PutFrontend { .. } | Op::DeleteFrontend { .. }) {
+                prop_assert_eq!(&found, &now, "a lookup during {} sees something in between", op);
+            }
+            found = now;
         }
+        prop_assert!(failed > 0 || blocked == 0, "a plan blocks itself");
         self.ids = plan.ids;
         self.ids.settle(&self.observed);
-        Ok(all)
+        Ok(failed + blocked == 0)
     }
 
     fn full_plan(&self) -> Plan {
