@@ -153,9 +153,14 @@ fn configure_network() -> anyhow::Result<()> {
         ("ipv6/conf/default/accept_dad", "0"),
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_ra", "0"),
+        // Bridged pod traffic is no business of iptables here; where the module is absent, neither is the setting.
+        ("bridge/bridge-nf-call-iptables", "0"),
+        ("bridge/bridge-nf-call-ip6tables", "0"),
     ] {
         let path = Path::new("/proc/sys/net").join(name);
-        fs::write(&path, value).with_context(|| format!("cannot set {}", path.display()))?;
+        if path.exists() || !name.starts_with("bridge/") {
+            fs::write(&path, value).with_context(|| format!("cannot set {}", path.display()))?;
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -188,7 +188,6 @@ async fn write_over(
     let info = &context.info;
     let dry_run = info.dry_run()?;
     let store = &*context.server.store;
-    let names_version = !meta::resource_version(&wanted).is_empty();
     defaults::apply(resource, &mut wanted);
     let request = admission::Request::new(context, resource, Operation::Update, &info.subresource, Some(current));
     admission::mutate(&request, &mut wanted).await?;
@@ -225,10 +224,7 @@ async fn write_over(
             object::set_revision(&mut wanted, revision);
             Ok(Some(wanted))
         }
-        Err(Error::Conflict { key, .. }) if key == entry.key && names_version => {
-            Err(Status::modified(&resource.group, &resource.plural, &info.name))
-        }
-        // Also when an address was taken meanwhile: the next attempt chooses another, or says that it is taken.
+        // The next attempt tells a client that named a version, and chooses another address where one was taken.
         Err(Error::Conflict { .. }) => Ok(None),
         Err(error) => Err(store_failure(error)),
     }
