@@ -127,8 +127,7 @@ pub(crate) struct ShimReader {
 
 impl ShimClient {
     pub(crate) fn connect(dir: &SandboxDir) -> Result<(Self, ShimReader), RuntimeError> {
-        let handle = File::open(dir.path()).at("cannot open", dir.path())?;
-        let stream = StdUnixStream::connect(socket_path(&handle, SHIM_SOCKET)).at("cannot connect to", dir.path())?;
+        let stream = connect(dir)?;
         stream.set_nonblocking(true).at("cannot set up the connection to", dir.path())?;
         let (reader, writer) =
             UnixStream::from_std(stream).at("cannot use the connection to", dir.path())?.into_split();
@@ -152,6 +151,12 @@ impl ShimClient {
         }
         receiver.await.ok()
     }
+}
+
+/// A fresh connection to the shim of a sandbox.
+pub(crate) fn connect(dir: &SandboxDir) -> Result<StdUnixStream, RuntimeError> {
+    let handle = File::open(dir.path()).at("cannot open", dir.path())?;
+    Ok(StdUnixStream::connect(socket_path(&handle, SHIM_SOCKET)).at("cannot connect to", dir.path())?)
 }
 
 impl ShimReader {

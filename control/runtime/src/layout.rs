@@ -77,6 +77,10 @@ impl ContainerDir {
     pub(crate) fn console_socket(&self) -> PathBuf {
         self.0.join("console.sock")
     }
+
+    pub(crate) fn exec_console_socket(&self) -> PathBuf {
+        self.0.join("exec-console.sock")
+    }
 }
 
 /// Name of the shim's socket in its sandbox directory.

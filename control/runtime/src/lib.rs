@@ -5,7 +5,8 @@
 //! container), is the subreaper of the pod's containers, and keeps their stdio, logs and exit codes. Containers survive
 //! every other process; a new [`Runtime`] finds them again in the run directory.
 //!
-//! Where to look: `runtime` is the face, `pod` what it knows of one sandbox, `client` talks to a shim, `protocol` is what they say; `shim` is the other end;
+//! Where to look: `runtime` is the face, `pod` what it knows of one sandbox, `client` talks to a shim,
+//! `streams` holds those of a process, `protocol` is what they say; `shim` is the other end;
 //! `spec` turns a container's description into an OCI spec; `image` stores images; `cgroup`, `rootfs`, `tree` and
 //! `user` are the kernel-side helpers that both ends share.
 
@@ -23,6 +24,7 @@ mod runtime;
 mod sandbox;
 pub mod shim;
 mod spec;
+mod streams;
 mod tree;
 mod user;
 
@@ -32,3 +34,4 @@ pub use image::{ImageRecord, ImageStore, Reference};
 pub use pod::RuntimeEvent;
 pub use runtime::{Runtime, RuntimeConfig};
 pub use sandbox::{Sandbox, SandboxSpec, SandboxState};
+pub use streams::{AttachSpec, ExecSpec, ProcessHandle, ProcessStreams, StreamFile, Terminal};

@@ -55,6 +55,25 @@ pub(crate) enum Call {
         timeout_ms: u64,
         limit: usize,
     },
+    /// Runs a command whose streams are handed over with the first answer ([`Reply::Streams`]); its end is a second one
+    /// ([`Reply::Exited`]). The command ends with the connection.
+    ExecStreams {
+        id: String,
+        command: Vec<String>,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        tty: bool,
+    },
+    /// Joins the streams of a container's first process; answered as `ExecStreams` is. The container goes on.
+    Attach {
+        id: String,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    /// Nothing more comes from whoever attached over this connection.
+    EndInput,
     /// Kill every container and end; answered just before.
     Shutdown,
 }
@@ -94,6 +113,22 @@ pub(crate) enum Reply {
     Done,
     Containers(Vec<Container>),
     Exec(ExecReply),
+    /// The files come with this message, in the same order.
+    Streams(Vec<StreamName>),
+    Exited {
+        exit_code: i32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StreamName {
+    Stdin,
+    Stdout,
+    Stderr,
+    /// The other side of the process's terminal: everything is read, written and resized there, unless `Stdout` says
+    /// where to read.
+    Terminal,
 }
 
 /// Output of an exec; base64 because JSON holds no bytes.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::cgroup::Hierarchies;
-use crate::client::{Program, ShimClient, lock};
+use crate::client::{self, Program, ShimClient, lock};
 use crate::container::{Container, ContainerSpec, ExecOutput};
 use crate::error::{IoContext, RuntimeError};
 use crate::image::ImageStore;
@@ -21,6 +21,7 @@ use crate::pod::{DRAIN_PATIENCE, Follower, Pod, RuntimeEvent, blocking, kill_shi
 use crate::protocol::{Boot, Call, CreateContainer, Refusal, Reply};
 use crate::sandbox::{Sandbox, SandboxRecord, SandboxSpec};
 use crate::shim::BOOT_FILE;
+use crate::streams::{self, AttachSpec, ExecSpec, ProcessStreams};
 
 /// Events that a slow listener may be behind.
 const EVENTS_BUFFERED: usize = 1024;
@@ -246,14 +247,38 @@ impl Runtime {
         }
     }
 
+    /// Runs a command in a container with its streams in the caller's hands. It ends when they are dropped.
+    pub async fn exec(&self, id: &str, spec: ExecSpec) -> Result<ProcessStreams, RuntimeError> {
+        let ExecSpec { command, stdin, stdout, stderr, tty } = spec;
+        self.converse(id, Call::ExecStreams { id: id.to_owned(), command, stdin, stdout, stderr, tty }).await
+    }
+
+    /// Joins the streams of a container's first process, from now on. What they carry is logged as always.
+    pub async fn attach(&self, id: &str, spec: AttachSpec) -> Result<ProcessStreams, RuntimeError> {
+        let AttachSpec { stdin, stdout, stderr } = spec;
+        let mut streams = self.converse(id, Call::Attach { id: id.to_owned(), stdin, stdout, stderr }).await?;
+        // A terminal is always handed over, to be resized; what it says belongs to the log first.
+        streams.stdin.take_if(|_| !stdin);
+        streams.stdout.take_if(|_| !stdout);
+        Ok(streams)
+    }
+
+    async fn converse(&self, id: &str, call: Call) -> Result<ProcessStreams, RuntimeError> {
+        let pod = self.pod_of(id)?;
+        if *pod.ended.borrow() || pod.client.is_none() {
+            return Err(RuntimeError::SandboxEnded(lock(&pod.record).sandbox.id.clone()));
+        }
+        streams::open(client::connect(&pod.dir)?, call).await?.map_err(|refusal| refused(id, refusal))
+    }
+
     async fn start_shim(&self, boot: &Boot, dir: &SandboxDir) -> Result<Arc<Pod>, RuntimeError> {
         write_record(&dir.path().join(BOOT_FILE), boot)?;
         self.inner.program.start_shim(dir).await?;
-        self.attach(dir, read_record(&dir.record())?).await
+        self.follow(dir, read_record(&dir.record())?).await
     }
 
     /// Connects to a living shim and follows it from then on.
-    async fn attach(&self, dir: &SandboxDir, record: SandboxRecord) -> Result<Arc<Pod>, RuntimeError> {
+    async fn follow(&self, dir: &SandboxDir, record: SandboxRecord) -> Result<Arc<Pod>, RuntimeError> {
         let (client, mut reader) = ShimClient::connect(dir)?;
         let id = record.sandbox.id.clone();
         let pod = Arc::new(Pod::new(dir.clone(), self.cgroup(&record.sandbox.spec)?, record, Some(client)));
@@ -292,7 +317,7 @@ impl Runtime {
                 }
             };
             if record.shim.is_alive() {
-                match self.attach(&dir, record.clone()).await {
+                match self.follow(&dir, record.clone()).await {
                     Ok(_) => continue,
                     Err(error) => tracing::warn!(%error, sandbox = %id, "shim does not answer and is killed"),
                 }
@@ -348,13 +373,7 @@ impl Runtime {
     async fn call(&self, pod: &Pod, container: &str, call: Call) -> Result<Reply, RuntimeError> {
         let ended = || RuntimeError::SandboxEnded(lock(&pod.record).sandbox.id.clone());
         let client = pod.client.as_ref().ok_or_else(ended)?;
-        client.call(call).await.ok_or_else(ended)?.map_err(|refusal| match refusal {
-            Refusal::NoContainer => RuntimeError::NoContainer(container.to_owned()),
-            Refusal::Invalid(message) => RuntimeError::Invalid(message),
-            Refusal::CannotRun(message) => RuntimeError::CannotRun { id: container.to_owned(), message },
-            Refusal::TimedOut => RuntimeError::Timeout(Duration::ZERO),
-            Refusal::Failed(message) => RuntimeError::Shim(message),
-        })
+        client.call(call).await.ok_or_else(ended)?.map_err(|refusal| refused(container, refusal))
     }
 
     /// Removes a container's writable layer and its hold on the image.
@@ -383,6 +402,16 @@ impl Runtime {
             return Err(RuntimeError::Invalid(format!("{:?} is not a cgroup below the pods'", spec.cgroup)));
         }
         Ok(format!("/{}/{}", self.inner.config.cgroup_parent.trim_matches('/'), spec.cgroup))
+    }
+}
+
+fn refused(container: &str, refusal: Refusal) -> RuntimeError {
+    match refusal {
+        Refusal::NoContainer => RuntimeError::NoContainer(container.to_owned()),
+        Refusal::Invalid(message) => RuntimeError::Invalid(message),
+        Refusal::CannotRun(message) => RuntimeError::CannotRun { id: container.to_owned(), message },
+        Refusal::TimedOut => RuntimeError::Timeout(Duration::ZERO),
+        Refusal::Failed(message) => RuntimeError::Shim(message),
     }
 }
 

@@ -45,6 +45,28 @@ pub(super) struct Launched {
     pub(super) built: Built,
 }
 
+/// A further process of a container.
+pub(super) struct Command<'a> {
+    pub(super) container: &'a str,
+    pub(super) process: Value,
+    pub(super) confinement: Confinement,
+    pub(super) oom_score_adj: i32,
+}
+
+/// What a further process reads and writes.
+pub(super) enum ExecFiles {
+    Pipes(ChildFiles),
+    /// A terminal of its own, made inside the container.
+    Terminal,
+}
+
+/// A further process; it may already have ended.
+pub(super) struct Executing {
+    pub(super) pid: i32,
+    /// Our side of its terminal.
+    pub(super) terminal: Option<OwnedFd>,
+}
+
 impl Site {
     /// Starts a container. It is born in a mount namespace copied from the runtime's, with every volume in it.
     pub(super) fn launch(&self, request: &CreateContainer, cgroup: &str, runtime: i32) -> Result<Launched, Failure> {
@@ -133,7 +155,9 @@ impl Site {
         let mut container = builder.as_init(dir.path()).with_systemd(false).with_detach(true).build()?;
         let pid = container.pid().context("libcontainer made no process")?.as_raw();
         let files = match (console, files) {
-            (Some(console), _) => console.receive().context("cannot receive the terminal")?,
+            (Some(console), _) => {
+                console.receive().and_then(ShimFiles::of_terminal).context("cannot receive the terminal")?
+            }
             (None, files) => files.unwrap_or_default(),
         };
         let score = request.spec.resources.oom_score_adj.unwrap_or(0);
@@ -147,44 +171,48 @@ impl Site {
         Ok(Launched { pid, files, built })
     }
 
-    /// Runs a command inside a container. Returns its process; it may already have ended.
-    pub(super) fn launch_exec(
-        &self,
-        id: &str,
-        process: &Value,
-        confinement: Confinement,
-        oom_score_adj: i32,
-        files: ChildFiles,
-    ) -> Result<i32, Failure> {
+    /// Runs a command inside a container.
+    pub(super) fn launch_exec(&self, command: &Command<'_>, files: ExecFiles) -> Result<Executing, Failure> {
         let log = LogTail::now(&self.dir);
-        self.try_launch_exec(id, process, confinement, oom_score_adj, files).map_err(|error| log.explain(error))
+        self.try_launch_exec(command, files).map_err(|error| log.explain(error))
     }
 
-    fn try_launch_exec(
-        &self,
-        id: &str,
-        process: &Value,
-        confinement: Confinement,
-        oom_score_adj: i32,
-        files: ChildFiles,
-    ) -> Result<i32, LaunchError> {
+    fn try_launch_exec(&self, command: &Command<'_>, files: ExecFiles) -> Result<Executing, LaunchError> {
+        let dir = self.dir.container(command.container);
         let (status, child_status) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         // libcontainer reads it before it returns, and this process does one thing at a time.
-        let path = self.dir.container(id).path().join("process.json");
-        let text = serde_json::to_vec(process).context("cannot encode the process")?;
+        let path = dir.path().join("process.json");
+        let text = serde_json::to_vec(&command.process).context("cannot encode the process")?;
         write_atomically(&path, &text, 0o600).map_err(crate::RuntimeError::from)?;
-        let executor = PodExecutor::new(child_status.as_raw_fd(), confinement);
-        let built = with_files(self.builder(id)?.with_executor(executor), files)
-            .as_tenant()
-            .with_process(Some(&path))
-            .with_detach(true)
-            .build();
+        let executor = PodExecutor::new(child_status.as_raw_fd(), command.confinement);
+        let builder = self.builder(command.container)?.with_executor(executor);
+        let (builder, console) = match files {
+            ExecFiles::Pipes(files) => (with_files(builder, files), None),
+            ExecFiles::Terminal => {
+                let console = Console::bind(dir.exec_console_socket()).context("cannot make the console socket")?;
+                (builder.with_console_socket(Some(console.path())), Some(console))
+            }
+        };
+        let built = builder.as_tenant().with_process(Some(&path)).with_detach(true).build();
         drop(child_status);
+        let executed = executed(status);
+        self.remove_tenant_sockets(command.container);
         // The executor's report says more than libcontainer's error.
-        executed(status)?;
+        executed?;
         let pid = built?.as_raw();
-        adjust_oom_score(pid, oom_score_adj);
-        Ok(pid)
+        adjust_oom_score(pid, command.oom_score_adj);
+        let terminal = console.map(Console::receive).transpose().context("cannot receive the terminal")?;
+        Ok(Executing { pid, terminal })
+    }
+
+    /// libcontainer leaves two names behind with every exec; a probe would fill the file system.
+    fn remove_tenant_sockets(&self, id: &str) {
+        for entry in fs::read_dir(self.dir.libcontainer().join(id)).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b"tenant-") {
+                // What cannot be removed now is removed with the container.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn builder(&self, id: &str) -> Result<ContainerBuilder, LaunchError> {

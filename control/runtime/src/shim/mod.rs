@@ -2,8 +2,8 @@
 //!
 //! It outlives whoever started it. `namespace` makes the pod's namespaces, `mount_scope` the mount namespace in which a
 //! container is born, `server` is the event loop over `reactor`, `pod` the state machine of all containers; `launch`
-//! starts a process through libcontainer with `executor` and `seccomp` as its last steps; `stdio` and `log` carry its
-//! output, `exec` runs short commands.
+//! starts a process through libcontainer with `executor` and `seccomp` as its last steps; `stdio`, `output` and `log`
+//! carry its output, `exec` runs short commands, `session` keeps a client's hold on a process's streams.
 //!
 //! libcontainer forks; that is safe here because nothing else runs in this process.
 
@@ -13,10 +13,12 @@ mod launch;
 mod log;
 mod mount_scope;
 mod namespace;
+mod output;
 mod pod;
 mod reactor;
 mod seccomp;
 mod server;
+mod session;
 mod stdio;
 
 use std::fs::{self, File};

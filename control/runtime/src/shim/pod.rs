@@ -2,10 +2,12 @@
 //!
 //! A container is created (a record and directories), started (a process), and ends; every change is written to its
 //! record before anyone hears of it. Questions that cannot be answered at once (`Stop`, `Remove`, `Exec`, `Shutdown`)
-//! wait in the container or exec that they are about.
+//! wait in the container or exec that they are about; whoever holds
+//! streams has a session.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -15,14 +17,16 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::exec::Exec;
-use super::launch::{Launched, Site};
-use super::log::{Lines, Log};
-use super::reactor::{Reactor, Source, Token};
-use super::stdio::{self, Output, read_output};
+use super::launch::{Command, ExecFiles, Executing, Launched, Site};
+use super::log::Log;
+use super::output::Stream;
+use super::reactor::Reactor;
+use super::session::{Session, With};
+use super::stdio;
 use crate::container::{Container, ContainerState};
 use crate::error::{FileError, chain};
 use crate::layout::{RootDir, is_plain_name, remove_tree, write_record};
-use crate::protocol::{Call, CreateContainer, FromShim, Refusal, Reply};
+use crate::protocol::{Call, CreateContainer, FromShim, Refusal, Reply, StreamName};
 use crate::spec::{Built, exec_process};
 use crate::{RuntimeError, rootfs};
 
@@ -42,6 +46,8 @@ pub(super) struct Caller {
 #[derive(Debug)]
 pub(super) enum Told {
     Answer(Caller, Result<Reply, Refusal>),
+    /// An answer that hands over files.
+    Streams(Caller, Vec<(StreamName, OwnedFd)>),
     /// To everyone who watches.
     News(FromShim),
 }
@@ -54,8 +60,18 @@ pub(super) struct Pod {
     containers: BTreeMap<String, Managed>,
     /// By process.
     execs: BTreeMap<i32, (Exec, Caller)>,
+    sessions: Vec<Session>,
     shutdown: Option<Caller>,
     told: Vec<Told>,
+}
+
+/// Streams that a client wants to hold.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
 }
 
 struct Managed {
@@ -73,11 +89,6 @@ struct Managed {
     removing: Vec<Caller>,
 }
 
-struct Stream {
-    lines: Lines,
-    file: Option<(OwnedFd, Token)>,
-}
-
 impl Pod {
     pub(super) fn new(sandbox: String, cgroup: String, site: Site) -> Self {
         Self {
@@ -86,6 +97,7 @@ impl Pod {
             cgroup,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
+            sessions: Vec::new(),
             shutdown: None,
             told: Vec::new(),
         }
@@ -106,6 +118,17 @@ impl Pod {
             Call::Exec { id, command, timeout_ms, limit } => {
                 let timeout = Duration::from_millis(timeout_ms).min(EXEC_TIMEOUT_MAX);
                 self.exec(&id, &command, timeout, limit, caller, reactor)
+            }
+            Call::ExecStreams { id, command, stdin, stdout, stderr, tty } => {
+                let wanted = Wanted { stdin, stdout, stderr, tty };
+                self.exec_streams(&id, &command, wanted, caller).err().map(Err)
+            }
+            Call::Attach { id, stdin, stdout, stderr } => {
+                self.attach(&id, Wanted { stdin, stdout, stderr, tty: false }, caller).err().map(Err)
+            }
+            Call::EndInput => {
+                self.end_input(caller.client);
+                Some(Ok(Reply::Done))
             }
             Call::Shutdown => {
                 self.shutdown(Some(caller));
@@ -249,21 +272,89 @@ impl Pod {
         limit: usize,
         reactor: &mut Reactor,
     ) -> Result<(i32, Exec), Refusal> {
+        let deadline = Instant::now() + timeout;
+        let (child, files) = stdio::pipes(false).map_err(failed)?;
+        let pid = self.execute(id, command, ExecFiles::Pipes(child))?.pid;
+        let exec = Exec::new(pid, files, limit, deadline, reactor).map_err(failed)?;
+        Ok((pid, exec))
+    }
+
+    fn execute(&self, id: &str, command: &[String], files: ExecFiles) -> Result<Executing, Refusal> {
         let managed = self.containers.get(id).ok_or(Refusal::NoContainer)?;
         let (true, Some(built)) = (managed.record.is_running(), &managed.built) else {
-            return Err(Refusal::Invalid(format!("container {id} is not running")));
+            return Err(not_running(id));
         };
-        let deadline = Instant::now() + timeout;
-        let failed = |error: &dyn std::fmt::Display| Refusal::Failed(error.to_string());
-        let (child, files) = stdio::pipes(false).map_err(|error| failed(&error))?;
-        let process = exec_process(&built.config, command);
-        let score = managed.request.spec.resources.oom_score_adj.unwrap_or(0);
-        let pid = self
-            .site
-            .launch_exec(id, &process, built.confinement, score, child)
-            .map_err(|failure| Refusal::CannotRun(failure.message))?;
-        let exec = Exec::new(pid, files, limit, deadline, reactor).map_err(|error| failed(&error))?;
-        Ok((pid, exec))
+        let command = Command {
+            container: id,
+            process: exec_process(&built.config, command, matches!(files, ExecFiles::Terminal)),
+            confinement: built.confinement,
+            oom_score_adj: managed.request.spec.resources.oom_score_adj.unwrap_or(0),
+        };
+        self.site.launch_exec(&command, files).map_err(|failure| Refusal::CannotRun(failure.message))
+    }
+
+    fn exec_streams(&mut self, id: &str, command: &[String], wanted: Wanted, caller: Caller) -> Result<(), Refusal> {
+        let (pid, streams) = if wanted.tty {
+            let executing = self.execute(id, command, ExecFiles::Terminal)?;
+            (executing.pid, executing.terminal.into_iter().map(|file| (StreamName::Terminal, file)).collect())
+        } else {
+            let (child, streams) = stdio::exec_pipes(wanted.stdin, wanted.stdout, wanted.stderr).map_err(failed)?;
+            (self.execute(id, command, ExecFiles::Pipes(child))?.pid, streams)
+        };
+        self.sessions.push(Session { caller, with: With::Command { pid, kill_at: None } });
+        self.told.push(Told::Streams(caller, streams));
+        Ok(())
+    }
+
+    fn attach(&mut self, id: &str, wanted: Wanted, caller: Caller) -> Result<(), Refusal> {
+        let managed = self.containers.get_mut(id).ok_or(Refusal::NoContainer)?;
+        if !managed.record.is_running() {
+            return Err(not_running(id));
+        }
+        let streams = managed.hand_over(wanted, caller.client).map_err(failed)?;
+        self.sessions.push(Session { caller, with: With::Container(id.to_owned()) });
+        self.told.push(Told::Streams(caller, streams));
+        Ok(())
+    }
+
+    /// A container with `stdinOnce` sees the end of its input when the first who attached has nothing more to say.
+    fn end_input(&mut self, client: u64) {
+        for session in self.sessions.iter().filter(|session| session.caller.client == client) {
+            if let With::Container(id) = &session.with
+                && let Some(managed) = self.containers.get_mut(id)
+                && managed.request.spec.stdin_once
+            {
+                managed.input = None;
+            }
+        }
+    }
+
+    /// Ends what the client held.
+    pub(super) fn client_left(&mut self, client: u64, reactor: &mut Reactor) {
+        self.end_input(client);
+        let now = Instant::now();
+        for session in self.sessions.iter().filter(|session| session.caller.client == client) {
+            if let With::Container(id) = &session.with
+                && let Some(managed) = self.containers.get_mut(id)
+            {
+                managed.outputs.iter_mut().for_each(|stream| stream.remove_copies(client, reactor));
+            }
+        }
+        self.sessions.retain_mut(|session| session.caller.client != client || session.hang_up(now));
+    }
+
+    /// Tells those who hold these streams that their process has ended.
+    fn end_sessions(&mut self, exit_code: i32, ended: impl Fn(&With) -> bool) -> bool {
+        let mut any = false;
+        self.sessions.retain(|session| {
+            let ended = ended(&session.with);
+            if ended {
+                self.told.push(Told::Answer(session.caller, Ok(Reply::Exited { exit_code })));
+            }
+            any |= ended;
+            !ended
+        });
+        any
     }
 
     /// Kills everything and lets nothing new begin.
@@ -279,8 +370,9 @@ impl Pod {
     /// Whether the pod has ended as asked; tells so once.
     pub(super) fn has_ended(&mut self) -> bool {
         let running = self.containers.values().any(|managed| managed.record.is_running());
+        let has_commands = self.sessions.iter().any(|session| matches!(session.with, With::Command { .. }));
         match self.shutdown {
-            Some(caller) if !running && self.execs.is_empty() => {
+            Some(caller) if !running && self.execs.is_empty() && !has_commands => {
                 self.told.push(Told::Answer(caller, Ok(Reply::Done)));
                 true
             }
@@ -291,6 +383,13 @@ impl Pod {
     pub(super) fn read_container(&mut self, id: &str, stream: usize, reactor: &mut Reactor) {
         if let Some(managed) = self.containers.get_mut(id) {
             managed.read(stream, reactor);
+        }
+    }
+
+    /// There is room again for copies of a container's output.
+    pub(super) fn copy_container(&mut self, id: &str, stream: usize, reactor: &mut Reactor) {
+        if let Some(stream) = self.containers.get_mut(id).and_then(|managed| managed.outputs.get_mut(stream)) {
+            stream.flush(reactor);
         }
     }
 
@@ -318,6 +417,9 @@ impl Pod {
             self.told.push(Told::Answer(caller, result));
             return;
         }
+        if self.end_sessions(exit_code, |with| matches!(with, With::Command { pid: its, .. } if *its == pid)) {
+            return;
+        }
         let Some(id) = self.containers.values().find(|it| it.record.pid == Some(pid)).map(|it| it.record.id.clone())
         else {
             return;
@@ -342,6 +444,7 @@ impl Pod {
         let stopping = std::mem::take(&mut managed.stopping);
         let removing = std::mem::take(&mut managed.removing);
         self.publish(id);
+        self.end_sessions(exit_code, |with| matches!(with, With::Container(its) if its == id));
         self.told.extend(stopping.into_iter().map(|caller| Told::Answer(caller, Ok(Reply::Done))));
         if !removing.is_empty() {
             let result = self.remove_ended(id, reactor);
@@ -352,7 +455,20 @@ impl Pod {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let kills = self.containers.values().filter_map(|managed| managed.kill_at);
         let execs = self.execs.values().filter_map(|(exec, _)| exec.next_deadline());
-        kills.chain(execs).min()
+        let sessions = self.sessions.iter().filter_map(Session::next_deadline);
+        let copies = self.streams().filter_map(Stream::next_deadline);
+        kills.chain(execs).chain(sessions).chain(copies).min()
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.containers.values().flat_map(|managed| &managed.outputs)
+    }
+
+    /// Cuts off who does not read what he asked for.
+    pub(super) fn drop_stalled(&mut self, now: Instant, reactor: &mut Reactor) {
+        for stream in self.containers.values_mut().flat_map(|managed| &mut managed.outputs) {
+            stream.drop_stalled(now, reactor);
+        }
     }
 
     pub(super) fn kill_overdue(&mut self, now: Instant) {
@@ -367,6 +483,9 @@ impl Pod {
         }
         for (exec, _) in self.execs.values_mut().filter(|(exec, _)| exec.is_overdue(now)) {
             exec.kill();
+        }
+        for session in &mut self.sessions {
+            session.kill_overdue(now);
         }
     }
 
@@ -405,31 +524,34 @@ impl Managed {
         self.built = Some(launched.built);
         self.log = Some(log);
         self.input = launched.files.input;
-        for (stream, (name, file)) in launched.files.outputs.into_iter().enumerate() {
-            let token = reactor.watch(&file, Source::Output { container: self.record.id.clone(), stream })?;
-            self.outputs.push(Stream { lines: Lines::new(name), file: Some((file, token)) });
+        for (index, output) in launched.files.outputs.into_iter().enumerate() {
+            self.outputs.push(Stream::new(&self.record.id, index, output, reactor)?);
         }
         Ok(())
     }
 
+    /// The wanted streams for a client that attaches.
+    fn hand_over(&mut self, wanted: Wanted, client: u64) -> io::Result<Vec<(StreamName, OwnedFd)>> {
+        let tty = self.request.spec.tty;
+        let mut streams = Vec::new();
+        if let Some(input) = self.input.as_ref().filter(|_| tty || wanted.stdin) {
+            let name = if tty { StreamName::Terminal } else { StreamName::Stdin };
+            streams.push((name, input.try_clone()?));
+        }
+        let outputs = [(wanted.stdout, StreamName::Stdout), (wanted.stderr, StreamName::Stderr)];
+        for (output, (wanted, name)) in self.outputs.iter_mut().zip(outputs) {
+            if wanted {
+                let (reader, writer) = stdio::copy_pipe()?;
+                output.add_copy(client, writer);
+                streams.push((name, reader));
+            }
+        }
+        Ok(streams)
+    }
+
     /// Whether there may be more at once.
     fn read(&mut self, stream: usize, reactor: &mut Reactor) -> bool {
-        let Some(Stream { lines, file: slot }) = self.outputs.get_mut(stream) else { return false };
-        let Some((file, _)) = slot else { return false };
-        let (records, more) = match read_output(file) {
-            Output::Bytes(bytes) => (lines.push(&bytes, Timestamp::now()), true),
-            Output::NothingNow => (Vec::new(), false),
-            Output::End => {
-                if let Some((file, token)) = slot.take() {
-                    reactor.forget(&file, token);
-                }
-                (lines.finish(Timestamp::now()), false)
-            }
-        };
-        if let Some(log) = &mut self.log {
-            log.write(&records);
-        }
-        more
+        self.outputs.get_mut(stream).is_some_and(|stream| stream.read(self.log.as_mut(), reactor))
     }
 
     /// Reads what the ended container has left in its pipes, so that its log is complete when its end is told.
@@ -441,9 +563,7 @@ impl Managed {
 
     fn close_outputs(&mut self, reactor: &mut Reactor) {
         for stream in &mut self.outputs {
-            if let Some((file, token)) = stream.file.take() {
-                reactor.forget(&file, token);
-            }
+            stream.discard(reactor);
         }
     }
 
@@ -462,6 +582,14 @@ impl Site {
             }
         }
     }
+}
+
+fn not_running(id: &str) -> Refusal {
+    Refusal::Invalid(format!("container {id} is not running"))
+}
+
+fn failed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Failed(error.to_string())
 }
 
 /// Sends any signal, real-time ones too.

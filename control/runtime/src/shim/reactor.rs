@@ -29,6 +29,11 @@ pub(super) enum Source {
         pid: i32,
         stream: usize,
     },
+    /// Room for a copy of a container's output.
+    Copy {
+        container: String,
+        stream: usize,
+    },
 }
 
 pub(super) struct Reactor {
@@ -47,6 +52,15 @@ impl Reactor {
     pub(super) fn watch(&mut self, file: &impl AsFd, source: Source) -> nix::Result<Token> {
         let token = self.next;
         self.epoll.add(file, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        self.next += 1;
+        self.sources.insert(token, source);
+        Ok(Token(token))
+    }
+
+    /// Reports when the file can be written (or nobody reads it any more).
+    pub(super) fn watch_room(&mut self, file: &impl AsFd, source: Source) -> nix::Result<Token> {
+        let token = self.next;
+        self.epoll.add(file, EpollEvent::new(EpollFlags::EPOLLOUT, token))?;
         self.next += 1;
         self.sources.insert(token, source);
         Ok(Token(token))

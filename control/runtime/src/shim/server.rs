@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Instant;
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::launch::Site;
 use super::mount_scope::{Home, Shm};
@@ -19,7 +21,7 @@ use super::pod::{Caller, Pod, Told};
 use super::reactor::{Reactor, Source, Token};
 use crate::cgroup::Hierarchies;
 use crate::layout::{SHIM_SOCKET, SandboxDir, read_record, socket_path, write_record};
-use crate::protocol::{Boot, Call, FromShim, Request, encode_line};
+use crate::protocol::{Boot, Call, FromShim, Reply, Request, encode_line};
 use crate::sandbox::{SandboxRecord, SandboxState};
 use crate::spec::PidNamespace;
 use crate::spec::capability::Capabilities;
@@ -86,7 +88,9 @@ impl Server {
             for source in ready {
                 self.handle(source)?;
             }
-            self.pod.kill_overdue(Instant::now());
+            let now = Instant::now();
+            self.pod.kill_overdue(now);
+            self.pod.drop_stalled(now, &mut self.reactor);
             let ended = self.pod.has_ended();
             if ended {
                 self.record_end();
@@ -105,6 +109,7 @@ impl Server {
             Source::Client(id) => self.serve(id),
             Source::Output { container, stream } => self.pod.read_container(&container, stream, &mut self.reactor),
             Source::Exec { pid, stream } => self.pod.read_exec(pid, stream, &mut self.reactor),
+            Source::Copy { container, stream } => self.pod.copy_container(&container, stream, &mut self.reactor),
         }
         Ok(())
     }
@@ -171,6 +176,14 @@ impl Server {
                         client.output.extend_from_slice(&line);
                     }
                 }
+                Told::Streams(caller, streams) => {
+                    let (names, files): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+                    let line = encode_line(&FromShim::Answer { id: caller.request, result: Ok(Reply::Streams(names)) });
+                    let client = self.clients.get(&caller.client);
+                    if client.is_some_and(|client| !client.hand_over(&line, &files)) {
+                        self.drop_client(caller.client);
+                    }
+                }
                 Told::News(news) => {
                     let line = encode_line(&news);
                     for client in self.clients.values_mut().filter(|client| client.watching) {
@@ -193,6 +206,7 @@ impl Server {
     fn drop_client(&mut self, id: u64) {
         if let Some(client) = self.clients.remove(&id) {
             self.reactor.forget(&client.stream, client.token);
+            self.pod.client_left(id, &mut self.reactor);
         }
     }
 
@@ -231,6 +245,16 @@ impl Client {
         let Some(end) = self.input.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
         let complete: Vec<u8> = self.input.drain(..=end).collect();
         complete.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Sends a message with files; false if that does not work at once.
+    fn hand_over(&self, line: &[u8], files: &[OwnedFd]) -> bool {
+        let files: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&files)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        let sent = sendmsg::<()>(self.stream.as_raw_fd(), &[IoSlice::new(line)], &rights, flags, None);
+        // Nothing but this conversation goes over its connection, so there is room.
+        self.output.is_empty() && sent == Ok(line.len())
     }
 
     /// Writes what can be written; false if the client is gone or does not listen.

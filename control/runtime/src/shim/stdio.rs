@@ -13,6 +13,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{pipe2, read};
 
 use crate::layout::socket_path;
+use crate::protocol::StreamName;
 
 /// How much is read from one file before the others get their turn.
 const READ_BYTES_MAX: usize = 64 << 10;
@@ -49,6 +50,40 @@ pub(super) fn pipes(stdin: bool) -> io::Result<(ChildFiles, ShimFiles)> {
     Ok((child, ShimFiles { input, outputs: vec![("stdout", stdout), ("stderr", stderr)] }))
 }
 
+/// The child's files and what is handed to whoever wants to talk to it; the null device for streams nobody wants.
+pub(super) fn exec_pipes(
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+) -> io::Result<(ChildFiles, Vec<(StreamName, OwnedFd)>)> {
+    let mut handed = Vec::new();
+    let child_in = if stdin {
+        let (child, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        set_nonblocking(&theirs)?;
+        handed.push((StreamName::Stdin, theirs));
+        child
+    } else {
+        File::open("/dev/null")?.into()
+    };
+    let mut output = |wanted: bool, name| -> io::Result<OwnedFd> {
+        if !wanted {
+            return Ok(File::options().write(true).open("/dev/null")?.into());
+        }
+        let (theirs, child) = output_pipe()?;
+        handed.push((name, theirs));
+        Ok(child)
+    };
+    let (child_out, child_err) = (output(stdout, StreamName::Stdout)?, output(stderr, StreamName::Stderr)?);
+    Ok((ChildFiles { stdin: child_in, stdout: child_out, stderr: child_err }, handed))
+}
+
+/// A pipe neither end of which waits: (read end, write end).
+pub(super) fn copy_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = output_pipe()?;
+    set_nonblocking(&writer)?;
+    Ok((reader, writer))
+}
+
 /// (read end, write end)
 fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, child) = pipe2(OFlag::O_CLOEXEC)?;
@@ -79,7 +114,7 @@ impl Console {
         &self.path
     }
 
-    pub(super) fn receive(self) -> io::Result<ShimFiles> {
+    pub(super) fn receive(self) -> io::Result<OwnedFd> {
         let (stream, _) = self.listener.accept()?;
         let mut buffer = [0_u8; 64];
         let mut control = cmsg_space!([RawFd; 1]);
@@ -94,9 +129,21 @@ impl Console {
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
         let master = unsafe { OwnedFd::from_raw_fd(master) };
         set_nonblocking(&master)?;
+        Ok(master)
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
         // The directory is the container's own; nobody needs the name any more.
         let _ = std::fs::remove_file(&self.path);
-        Ok(ShimFiles { input: Some(master.try_clone()?), outputs: vec![("stdout", master)] })
+    }
+}
+
+impl ShimFiles {
+    /// A terminal is one file for everything.
+    pub(super) fn of_terminal(master: OwnedFd) -> io::Result<Self> {
+        Ok(Self { input: Some(master.try_clone()?), outputs: vec![("stdout", master)] })
     }
 }
 

@@ -123,11 +123,17 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Built, String> {
     Ok(Built { config, confinement })
 }
 
-/// The process of an exec: like the container's own, with other arguments and no terminal.
-pub(crate) fn exec_process(config: &Value, args: &[String]) -> Value {
+/// The process of an exec: like the container's own, with other arguments and with or without a terminal.
+pub(crate) fn exec_process(config: &Value, args: &[String], terminal: bool) -> Value {
     let mut process = config["process"].clone();
     process["args"] = json!(args);
-    process["terminal"] = json!(false);
+    process["terminal"] = json!(terminal);
+    if let (true, Some(env)) = (terminal, process["env"].as_array_mut()) {
+        let is_set = env.iter().filter_map(Value::as_str).any(|variable| variable.starts_with("TERM="));
+        if !is_set {
+            env.push(json!("TERM=xterm"));
+        }
+    }
     process
 }
 

@@ -71,7 +71,7 @@ fn the_result_is_a_valid_oci_spec() {
     let spec: oci_spec::runtime::Spec = serde_json::from_value(config.clone()).unwrap();
     assert_eq!(spec.process().as_ref().unwrap().cwd(), Path::new("/"));
     let exec: oci_spec::runtime::Process =
-        serde_json::from_value(exec_process(&config, &strings(&["ls", "/"]))).unwrap();
+        serde_json::from_value(exec_process(&config, &strings(&["ls", "/"]), false)).unwrap();
     assert_eq!(exec.args().as_ref().unwrap(), &["ls", "/"]);
 }
 

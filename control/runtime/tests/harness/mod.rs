@@ -216,7 +216,7 @@ impl Image {
                 .into_iter()
                 .chain([
                     "ps", "ip", "grep", "mkdir", "wc", "tail", "mknod", "chown", "true", "false", "pwd", "tty", "stat",
-                    "unshare",
+                    "unshare", "stty", "tr",
                 ])
         {
             tar.link(&format!("bin/{applet}"), "busybox");
