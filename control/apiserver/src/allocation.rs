@@ -213,12 +213,15 @@ impl Allocator {
 
 fn taken(resource: &Resource, object: &Value, key: &str) -> Status {
     if let Some(address) = key.strip_prefix(ADDRESS_PREFIX) {
-        let why = format!("Invalid value: [\"{address}\"]: failed to allocate IP {address}: provided IP is already allocated");
+        let why = format!(
+            "Invalid value: [\"{address}\"]: failed to allocate IP {address}: provided IP is already allocated"
+        );
         return invalid(resource, object, "FieldValueInvalid", &why, "spec.clusterIPs");
     }
     let port = key.strip_prefix(PORT_PREFIX).unwrap_or_default();
     let ports = object["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let at = ports.iter().position(|entry| entry["nodePort"].to_string() == port).unwrap_or(0);
+    let number: Option<u64> = port.parse().ok();
+    let at = ports.iter().position(|entry| entry["nodePort"].as_u64() == number).unwrap_or(0);
     let why = format!("Invalid value: {port}: provided port is already allocated");
     invalid(resource, object, "FieldValueInvalid", &why, &format!("spec.ports[{at}].nodePort"))
 }
@@ -233,8 +236,7 @@ fn keys(object: &Value) -> BTreeSet<String> {
 
 async fn choose_port(store: &dyn Store, chosen: &mut BTreeSet<String>) -> Result<u16, Status> {
     let (first, last) = (*NODE_PORTS.start(), *NODE_PORTS.end());
-    let guesses: Vec<u16> =
-        (0..GUESSES).map(|_| rand::rng().random_range(first + NODE_PORTS_STATIC..=last)).collect();
+    let guesses: Vec<u16> = (0..GUESSES).map(|_| rand::rng().random_range(first + NODE_PORTS_STATIC..=last)).collect();
     let dynamic_then_static = (first + NODE_PORTS_STATIC..=last).chain(first..first + NODE_PORTS_STATIC);
     for port in guesses.into_iter().chain(dynamic_then_static) {
         let key = format!("{PORT_PREFIX}{port}");
@@ -358,7 +360,8 @@ mod tests {
         assert!(dual["spec"]["clusterIPs"][1].as_str().unwrap().starts_with("fd00:10:96::"));
         let alone = write(&store, &["10.96.0.0/16"], service(spec), None).await.unwrap();
         assert_eq!(alone["spec"]["clusterIPs"].as_array().unwrap().len(), 1);
-        let headless = write(&store, &BOTH, service(json!({"clusterIP": "None", "selector": {"a": "b"}})), None).await.unwrap();
+        let headless =
+            write(&store, &BOTH, service(json!({"clusterIP": "None", "selector": {"a": "b"}})), None).await.unwrap();
         assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
         assert_eq!(used(&store).await.len(), 4);
     }
@@ -366,7 +369,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_taken_or_out_of_range_is_refused() {
         let store = Embedded::in_memory().unwrap();
-        let asked = || service(json!({"clusterIP": "10.96.0.10", "type": "NodePort", "ports": [{"port": 1, "nodePort": 30001}]}));
+        let asked = || {
+            service(json!({"clusterIP": "10.96.0.10", "type": "NodePort", "ports": [{"port": 1, "nodePort": 30001}]}))
+        };
         write(&store, &BOTH, asked(), None).await.unwrap();
         let again = write(&store, &BOTH, asked(), None).await.unwrap_err();
         assert!(again.message.contains("provided IP is already allocated"), "{again}");

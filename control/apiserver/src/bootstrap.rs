@@ -49,7 +49,13 @@ fn context(server: &Arc<Server>, verb: &'static str, namespace: &str, name: &str
     Context {
         server: Arc::clone(server),
         user: Arc::new(User { name: "system:apiserver".into(), groups, ..User::default() }),
-        info: RequestInfo { verb, namespace: namespace.into(), name: name.into(), is_resource: true, ..RequestInfo::default() },
+        info: RequestInfo {
+            verb,
+            namespace: namespace.into(),
+            name: name.into(),
+            is_resource: true,
+            ..RequestInfo::default()
+        },
         headers,
         warnings: Mutex::default(),
     }

@@ -87,9 +87,9 @@ impl Options {
         if propagation.is_none() {
             propagation = info.query.get("propagationPolicy").map(str::to_owned);
         }
-        let orphan = options["orphanDependents"].as_bool().or_else(|| {
-            info.query.has("orphanDependents").then(|| info.query.flag("orphanDependents"))
-        });
+        let orphan = options["orphanDependents"]
+            .as_bool()
+            .or_else(|| info.query.has("orphanDependents").then(|| info.query.flag("orphanDependents")));
         if let Some(orphan) = orphan
             && propagation.is_none()
         {

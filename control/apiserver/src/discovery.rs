@@ -22,7 +22,9 @@ pub(crate) fn answer(context: &Context, path: &str) -> Reply {
         ["openapi", "v3", rest @ ..] => return openapi(context, &rest.join("/")),
         [".well-known", "openid-configuration"] => Some(context.server.tokens.openid_configuration()),
         ["openid", "v1", "jwks"] => return Ok(jwks(context)),
-        [] => Some(json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})),
+        [] => Some(
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]}),
+        ),
         _ => None,
     };
     Ok(reply::json(StatusCode::OK, &document.ok_or_else(Status::no_such_path)?))

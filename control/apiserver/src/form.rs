@@ -50,8 +50,8 @@ pub(crate) fn many(
 
 /// Parses a stored object into the resource's own form.
 pub(crate) fn parse(resource: &Resource, key: &str, stored: &[u8], revision: u64) -> Result<Value, Status> {
-    let mut object = object::decode(stored, revision)
-        .ok_or_else(|| Status::internal(format!("stored object {key} is not JSON")))?;
+    let mut object =
+        object::decode(stored, revision).ok_or_else(|| Status::internal(format!("stored object {key} is not JSON")))?;
     resource.from_stored(&mut object);
     Ok(object)
 }

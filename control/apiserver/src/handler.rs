@@ -43,7 +43,8 @@ impl Context {
         if let Some(manager) = self.info.query.get("fieldManager") {
             return manager.to_owned();
         }
-        let agent = self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let agent =
+            self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let manager: String = agent.split('/').next().unwrap_or_default().chars().take(128).collect();
         if manager.is_empty() { "unknown".into() } else { manager }
     }
@@ -134,13 +135,7 @@ async fn identify(
     if !is_public {
         server.authorizer.require(&user, &Attributes::of(&info))?;
     }
-    Ok(Context {
-        server: Arc::clone(server),
-        user,
-        info,
-        headers: headers.clone(),
-        warnings: Mutex::default(),
-    })
+    Ok(Context { server: Arc::clone(server), user, info, headers: headers.clone(), warnings: Mutex::default() })
 }
 
 fn is_at_or_below(path: &str, root: &str) -> bool {

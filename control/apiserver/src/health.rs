@@ -77,8 +77,10 @@ fn checks(context: &Context, endpoint: &str, only: Option<&str>) -> Reply {
     if healthy && !context.info.query.has("verbose") {
         return Ok(reply::text(code, "ok"));
     }
-    let mut body: String =
-        all.iter().map(|(name, ok)| if *ok { format!("[+]{name} ok\n") } else { format!("[-]{name} failed\n") }).collect();
+    let mut body: String = all
+        .iter()
+        .map(|(name, ok)| if *ok { format!("[+]{name} ok\n") } else { format!("[-]{name} failed\n") })
+        .collect();
     body.push_str(&format!("{endpoint} check {}\n", if healthy { "passed" } else { "failed" }));
     Ok(reply::text(code, body))
 }

@@ -76,8 +76,13 @@ fn container<'a>(pod: &'a Value, wanted: Option<&'a str>) -> Result<&'a str, Sta
         }
         return Err(Status::bad_request(text));
     };
-    let exists = containers.contains(&wanted) || init.contains(&wanted) || names("ephemeralContainers").contains(&wanted);
-    if exists { Ok(wanted) } else { Err(Status::bad_request(format!("container {wanted} is not valid for pod {}", meta::name(pod)))) }
+    let exists =
+        containers.contains(&wanted) || init.contains(&wanted) || names("ephemeralContainers").contains(&wanted);
+    if exists {
+        Ok(wanted)
+    } else {
+        Err(Status::bad_request(format!("container {wanted} is not valid for pod {}", meta::name(pod))))
+    }
 }
 
 /// The kubelet's own words.

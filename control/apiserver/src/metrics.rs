@@ -36,7 +36,8 @@ impl Metrics {
         )?;
         let buckets = prometheus::exponential_buckets(0.000_25, 2.0, 16)?;
         let durations = HistogramVec::new(
-            HistogramOpts::new("apiserver_request_duration_seconds", "Time to the answer's first byte").buckets(buckets),
+            HistogramOpts::new("apiserver_request_duration_seconds", "Time to the answer's first byte")
+                .buckets(buckets),
             &labels,
         )?;
         let watches = IntGaugeVec::new(

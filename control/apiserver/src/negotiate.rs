@@ -117,7 +117,10 @@ mod tests {
         assert_eq!(wanted(kubectl, all), json(Form::Table("v1")));
         assert_eq!(wanted(kubectl, Offer::Objects), json(Form::Object));
         assert_eq!(wanted("application/vnd.kubernetes.protobuf,application/json", all), json(Form::Object));
-        assert_eq!(wanted("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", all), json(Form::Metadata));
+        assert_eq!(
+            wanted("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", all),
+            json(Form::Metadata)
+        );
         assert_eq!(wanted("application/json;as=Table;v=v1;g=meta.k8s.io", Offer::Objects), None);
         assert_eq!(wanted("application/json;as=Table;v=v2;g=meta.k8s.io", all), None);
         assert_eq!(wanted("text/html", all), None);

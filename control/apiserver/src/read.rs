@@ -53,11 +53,8 @@ pub(crate) async fn list(context: &Context, resource: &Resource) -> Reply {
     if wanted == PLAIN && resource.conversion.is_none() {
         return Ok(plain(resource, listed));
     }
-    let objects: Result<Vec<Value>, Status> = listed
-        .entries
-        .iter()
-        .map(|entry| form::parse(resource, &entry.key, &entry.value, entry.revision))
-        .collect();
+    let objects: Result<Vec<Value>, Status> =
+        listed.entries.iter().map(|entry| form::parse(resource, &entry.key, &entry.value, entry.revision)).collect();
     let metadata = listed.metadata();
     let mut objects = objects?;
     if wanted.form == Form::Object {
@@ -155,7 +152,10 @@ impl Plan {
         let version = query.number("resourceVersion")?;
         let matching = query.get("resourceVersionMatch");
         if query.has("sendInitialEvents") {
-            return Err(list_options_invalid("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"));
+            return Err(list_options_invalid(
+                "sendInitialEvents",
+                "Forbidden: sendInitialEvents is forbidden for list",
+            ));
         }
         if let Some(token) = query.get("continue") {
             if version.is_some_and(|version| version > 0) {
@@ -166,7 +166,11 @@ impl Plan {
                 return Err(list_options_invalid("resourceVersionMatch", why));
             }
             let token = Continue::decode(token)?;
-            return Ok(Self { revision: u64::try_from(token.rv).ok(), start: format!("{prefix}{}", token.start), limit });
+            return Ok(Self {
+                revision: u64::try_from(token.rv).ok(),
+                start: format!("{prefix}{}", token.start),
+                limit,
+            });
         }
         check_not_future(context, version)?;
         let exact = match (matching, version) {

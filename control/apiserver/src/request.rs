@@ -175,8 +175,16 @@ mod tests {
             (Method::POST, "/api/v1/namespaces", ["create", "", "", "namespaces", "", ""]),
             (Method::GET, "/api/v1/namespaces/a", ["get", "", "a", "namespaces", "a", ""]),
             (Method::PUT, "/api/v1/namespaces/a/finalize", ["update", "", "a", "namespaces", "a", "finalize"]),
-            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale", ["patch", "apps", "a", "deployments", "d", "scale"]),
-            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", ["deletecollection", "apps", "a", "deployments", "", ""]),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                ["patch", "apps", "a", "deployments", "d", "scale"],
+            ),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments",
+                ["deletecollection", "apps", "a", "deployments", "", ""],
+            ),
             (Method::DELETE, "/api/v1/nodes/n", ["delete", "", "", "nodes", "n", ""]),
             (Method::GET, "/api/v1/namespaces/a/configmaps/x%3Ay", ["get", "", "a", "configmaps", "x:y", ""]),
             (Method::GET, "/apis/apps/v1", ["get", "", "", "", "", ""]),

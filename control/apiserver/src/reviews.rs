@@ -44,14 +44,18 @@ pub(crate) async fn answer(context: &Context, resource: &Resource, body: Incomin
 fn subject(spec: &Value) -> Result<User, Status> {
     let user = User::from_spec(spec);
     if user.name.is_empty() && user.groups.is_empty() {
-        return Err(Status::bad_request("spec.user: Invalid value: \"\": at least one of user or group must be specified"));
+        return Err(Status::bad_request(
+            "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+        ));
     }
     Ok(user)
 }
 
 fn access(context: &Context, user: &User, spec: &Value) -> Result<Value, Status> {
     if spec["resourceAttributes"].is_object() == spec["nonResourceAttributes"].is_object() {
-        return Err(Status::bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified"));
+        return Err(Status::bad_request(
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ));
     }
     let decision = context.server.authorizer.decide(user, &Attributes::of_spec(spec));
     let mut status = json!({"allowed": decision.allowed});

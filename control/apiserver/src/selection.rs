@@ -29,7 +29,8 @@ struct Labels {
 
 impl Selection {
     pub(crate) fn parse(resource: &Resource, info: &RequestInfo) -> Result<Self, Status> {
-        let labels = info.query.get("labelSelector").map_or_else(|| Ok(LabelSelector::everything()), LabelSelector::parse)?;
+        let labels =
+            info.query.get("labelSelector").map_or_else(|| Ok(LabelSelector::everything()), LabelSelector::parse)?;
         let fields = match info.query.get("fieldSelector") {
             Some(text) => FieldSelector::parse(resource, text)?,
             None => FieldSelector::everything(),
@@ -64,6 +65,7 @@ impl Selection {
         if self.labels.is_everything() {
             return true;
         }
-        serde_json::from_slice::<OnlyLabels>(stored).is_ok_and(|object| self.labels.matches(object.metadata.labels.as_ref()))
+        serde_json::from_slice::<OnlyLabels>(stored)
+            .is_ok_and(|object| self.labels.matches(object.metadata.labels.as_ref()))
     }
 }

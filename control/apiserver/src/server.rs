@@ -47,10 +47,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         connections: connections.clone(),
         shutdown: shutdown.clone(),
     });
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(Arc::clone(&acceptor).run(listener)))
-        .collect();
+    let accepting: Vec<_> =
+        listeners.into_iter().map(|listener| tokio::spawn(Arc::clone(&acceptor).run(listener))).collect();
     server.set_ready();
     tracing::info!(listeners = accepting.len(), "API server ready");
     let result = tokio::select! {

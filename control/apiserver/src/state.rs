@@ -91,7 +91,7 @@ impl Server {
         name: &str,
     ) -> Result<Option<(Entry, Value)>, Status> {
         let entry = self.store.get(&resource.key(namespace, name)).await.map_err(store_failure)?;
-        entry.map(|entry| parse(entry)).transpose()
+        entry.map(parse).transpose()
     }
 }
 
@@ -105,9 +105,9 @@ pub(crate) fn parse(entry: Entry) -> Result<(Entry, Value), Status> {
 /// Failures of the store that no request can cause or mend.
 pub(crate) fn store_failure(error: Error) -> Status {
     match error {
-        Error::TooLarge { size, max, .. } => Status::too_large(format!(
-            "Request entity too large: limit is {max}, the object has {size} bytes"
-        )),
+        Error::TooLarge { size, max, .. } => {
+            Status::too_large(format!("Request entity too large: limit is {max}, the object has {size} bytes"))
+        }
         error => {
             tracing::error!(%error, "store request failed");
             Status::internal(error.to_string())

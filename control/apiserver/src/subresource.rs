@@ -69,7 +69,8 @@ pub(crate) async fn bind(context: &Context, resource: &Arc<Resource>, body: Inco
     let uid = meta::uid(&binding);
     write::modify(context, resource, |pod| {
         if !uid.is_empty() && uid != meta::uid(pod) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(pod));
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(pod));
             return Err(Status::conflict("", "pods", meta::name(pod), why));
         }
         let mut bound = pod.clone();
@@ -97,7 +98,8 @@ pub(crate) async fn token(context: &Context, resource: &Arc<Resource>, body: Inc
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(3600);
     refuse(&kind, &info.name, validation::validate_token_request(&request))?;
     let bindings = bindings(context, &account, &spec["boundObjectRef"]).await?;
-    let audiences: Vec<String> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> =
+        spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let now = jiff::Timestamp::now();
     let tokens = &context.server.tokens;
     let token = tokens.issue(bindings, &audiences, seconds, now.as_second());
@@ -128,7 +130,10 @@ async fn bindings(context: &Context, account: &Value, bound: &Value) -> Result<B
         Some("Node") => ("nodes", ""),
         other => {
             let text = other.unwrap_or_default();
-            return Err(Status::bad_request(format!("cannot bind token for serviceaccount {} to object of kind \"{text}\"", info.name)));
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount {} to object of kind \"{text}\"",
+                info.name
+            )));
         }
     };
     let name = bound["name"].as_str().unwrap_or_default();
@@ -138,7 +143,9 @@ async fn bindings(context: &Context, account: &Value, bound: &Value) -> Result<B
     let (_, object) = found.ok_or_else(|| Status::not_found("", plural, name))?;
     let uid = bound["uid"].as_str().unwrap_or_default();
     if !uid.is_empty() && uid != meta::uid(&object) {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict("", plural, name, why));
     }
     match plural {

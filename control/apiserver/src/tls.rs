@@ -23,7 +23,9 @@ pub(crate) fn server(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain(&files.certificate)?, key(&files.key)?)
-        .with_context(|| format!("{} and {} do not belong together", files.certificate.display(), files.key.display()))?;
+        .with_context(|| {
+            format!("{} and {} do not belong together", files.certificate.display(), files.key.display())
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -49,7 +49,13 @@ pub(crate) async fn watch(context: &Context, resource: &Arc<Resource>) -> Reply 
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
-        view: View { resource: Arc::clone(resource), form: wanted.form, include, columns_due: AtomicBool::new(true), selection },
+        view: View {
+            resource: Arc::clone(resource),
+            form: wanted.form,
+            include,
+            columns_due: AtomicBool::new(true),
+            selection,
+        },
         initial: initial.into(),
         end_of_initial: (options.send_initial == Some(true) && options.bookmarks).then_some(revision),
         watch,
@@ -127,7 +133,9 @@ async fn start(context: &Context, prefix: &str, options: &Options) -> Result<(Ve
 
 fn watch_failure(error: Error, from: u64) -> Status {
     match error {
-        Error::Compacted { compacted, .. } => Status::expired(format!("too old resource version: {from} ({compacted})")),
+        Error::Compacted { compacted, .. } => {
+            Status::expired(format!("too old resource version: {from} ({compacted})"))
+        }
         Error::Future { requested, current } => too_large(requested, current),
         error => store_failure(error),
     }
@@ -340,7 +348,8 @@ impl View {
             Form::Metadata => table::partial(&object, "v1"),
             Form::Table(version) => {
                 let with_columns = self.columns_due.swap(false, Ordering::Relaxed);
-                let options = TableOptions { version, include: self.include, with_columns, now: jiff::Timestamp::now() };
+                let options =
+                    TableOptions { version, include: self.include, with_columns, now: jiff::Timestamp::now() };
                 table::table_of_one(&self.resource, &object, options)
             }
         }

@@ -111,7 +111,11 @@ async fn create_once(context: &Context, resource: &Arc<Resource>, mut object: Va
 }
 
 /// Replaces an object (PUT), or creates it where the resource allows that.
-async fn update_object(context: &Context, resource: &Arc<Resource>, mut object: Value) -> Result<(Value, StatusCode), Status> {
+async fn update_object(
+    context: &Context,
+    resource: &Arc<Resource>,
+    mut object: Value,
+) -> Result<(Value, StatusCode), Status> {
     let info = &context.info;
     set_namespace(resource, &info.namespace, &mut object)?;
     if meta::name(&object).is_empty() {
@@ -125,13 +129,17 @@ async fn update_object(context: &Context, resource: &Arc<Resource>, mut object: 
         )));
     }
     let version = meta::resource_version(&object).to_owned();
-    if version.is_empty() && !resource.unconditional_update {
-        let message = "Invalid value: 0: must be specified for an update";
-        return Err(invalid(resource, &object, "FieldValueInvalid", message, "metadata.resourceVersion"));
-    }
-    let replace = |_: &Value| Ok(object.clone());
+    let replace = |_: &Value| {
+        if version.is_empty() && !resource.unconditional_update {
+            let message = "Invalid value: 0: must be specified for an update";
+            return Err(invalid(resource, &object, "FieldValueInvalid", message, "metadata.resourceVersion"));
+        }
+        Ok(object.clone())
+    };
     match modify(context, resource, replace).await {
-        Err(status) if status.code == 404 && resource.create_on_update && info.subresource.is_empty() && version.is_empty() => {
+        Err(status)
+            if status.code == 404 && resource.create_on_update && info.subresource.is_empty() && version.is_empty() =>
+        {
             Ok((create_object(context, resource, object).await?, StatusCode::CREATED))
         }
         result => Ok((result?, StatusCode::OK)),
@@ -211,12 +219,8 @@ async fn write_over(
         return Ok(Some(wanted));
     }
     let value = stored(resource, &wanted);
-    let put = Op::Put {
-        key: entry.key.clone(),
-        value,
-        expect: Expect::Revision(entry.revision),
-        expires: expiry(resource),
-    };
+    let put =
+        Op::Put { key: entry.key.clone(), value, expect: Expect::Revision(entry.revision), expires: expiry(resource) };
     let mut ops = vec![put];
     ops.extend(claims.ops());
     match store.txn(ops).await {

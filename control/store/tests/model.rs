@@ -1,5 +1,7 @@
 //! The store against an oracle: random transactions, reads at every revision, watches from every revision, compaction.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

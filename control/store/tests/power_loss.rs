@@ -1,5 +1,7 @@
 //! Power loss and failing disks: what was acknowledged survives, and what is found is a state that once was.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;

@@ -7,7 +7,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 /// Client identities: file, user, group.
@@ -39,7 +40,9 @@ pub(crate) fn ensure(dir: &Path, port: u16, node: &str, addresses: &[IpAddr]) ->
     let key = KeyPair::from_pem(&fs::read_to_string(pki.join("ca.key"))?)?;
     let issuer = Issuer::from_ca_cert_pem(&ca, key)?;
     let mut addresses = addresses.to_vec();
-    addresses.extend(["127.0.0.1", "::1", "10.96.0.1", "fd00:10:96::1"].map(|text| text.parse::<IpAddr>()).into_iter().flatten());
+    addresses.extend(
+        ["127.0.0.1", "::1", "10.96.0.1", "fd00:10:96::1"].map(|text| text.parse::<IpAddr>()).into_iter().flatten(),
+    );
     let mut server = named("kube-apiserver", "")?;
     add_names(&mut server, &["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"], &addresses)?;
     issue(&pki, "apiserver", server, &issuer)?;

@@ -21,7 +21,11 @@ impl Step for Priority {
             return Ok(());
         }
         let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
-        let class = if name.is_empty() { self.global_default(request).await? } else { Some(self.named(request, pod, &name).await?) };
+        let class = if name.is_empty() {
+            self.global_default(request).await?
+        } else {
+            Some(self.named(request, pod, &name).await?)
+        };
         let priority = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
         if let Some(asked) = pod["spec"]["priority"].as_i64().filter(|asked| *asked != priority) {
             let why = format!(

@@ -1,6 +1,7 @@
 //! Admission: a chain of steps that complete an object before it is validated, or refuse it after.
 
 mod defaults;
+mod escalation;
 mod lifecycle;
 mod node;
 mod service_account;
@@ -74,6 +75,7 @@ const CHAIN: &[&dyn Step] = &[
     &service_account::ServiceAccount,
     &node::NodeRestriction,
     &node::TaintNodesByCondition,
+    &escalation::Escalation,
     &defaults::Priority,
     &defaults::DefaultTolerationSeconds,
     &defaults::DefaultIngressClass,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use control_api::{meta, names};
 use control_api::status::Status;
+use control_api::{meta, names};
 use serde_json::{Value, json};
 
 use super::{Operation, Request, Step};
@@ -84,15 +84,19 @@ fn mount_token(pod: &mut Value, suffix: &str) {
         }
     }
     if mounted && existing.is_none() {
-        push(&mut pod["spec"], "volumes", json!({
-            "name": name,
-            "projected": {"defaultMode": 0o644, "sources": [
-                {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
-                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                {"downwardAPI": {"items": [
-                    {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-            ]},
-        }));
+        push(
+            &mut pod["spec"],
+            "volumes",
+            json!({
+                "name": name,
+                "projected": {"defaultMode": 0o644, "sources": [
+                    {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                    {"downwardAPI": {"items": [
+                        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+                ]},
+            }),
+        );
     }
 }
 

@@ -106,12 +106,26 @@ impl Tokens {
     }
 
     /// Signs a new token. An empty audience means this API server.
-    pub(crate) fn issue(&self, bindings: Bindings, audiences: &[String], seconds: i64, now: i64) -> anyhow::Result<String> {
+    pub(crate) fn issue(
+        &self,
+        bindings: Bindings,
+        audiences: &[String],
+        seconds: i64,
+        now: i64,
+    ) -> anyhow::Result<String> {
         let aud = if audiences.is_empty() { vec![self.issuer.clone()] } else { audiences.to_vec() };
         let sub = format!("system:serviceaccount:{}:{}", bindings.namespace, bindings.serviceaccount.name);
         let jti = uuid::Uuid::new_v4().to_string();
-        let claims =
-            Claims { aud, exp: now + seconds, iat: now, iss: self.issuer.clone(), jti, nbf: now, sub, kubernetes: bindings };
+        let claims = Claims {
+            aud,
+            exp: now + seconds,
+            iat: now,
+            iss: self.issuer.clone(),
+            jti,
+            nbf: now,
+            sub,
+            kubernetes: bindings,
+        };
         let header = json!({"alg": self.signer.algorithm(), "kid": self.key_id});
         let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
         let mut token = format!("{}.{}", encode(header.to_string().as_bytes()), encode(&serde_json::to_vec(&claims)?));

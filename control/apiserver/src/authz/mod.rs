@@ -153,6 +153,11 @@ impl Authorizer {
         self.policy.load().rules(user, namespace)
     }
 
+    /// What a role (in a namespace) or a cluster role (empty) grants.
+    pub(crate) fn role(&self, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>> {
+        self.policy.load().role(namespace, name)
+    }
+
     /// # Errors
     /// 403 in upstream's words.
     pub(crate) fn require(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), Status> {

@@ -74,9 +74,10 @@ impl Graph {
             return false;
         }
         let resource = wanted.qualified();
-        if COMMON.iter().any(|(group, name, verbs)| {
-            *group == wanted.group && *name == resource && verbs.contains(&wanted.verb)
-        }) {
+        if COMMON
+            .iter()
+            .any(|(group, name, verbs)| *group == wanted.group && *name == resource && verbs.contains(&wanted.verb))
+        {
             return true;
         }
         match (wanted.group, resource.as_str(), wanted.verb) {
@@ -138,7 +139,9 @@ fn used_by(pod: &Value) -> HashSet<Used> {
             add("configmaps", &source["configMap"]["name"]);
         }
     }
-    for container in ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|field| list(&spec[*field])) {
+    for container in
+        ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|field| list(&spec[*field]))
+    {
         for source in list(&container["envFrom"]) {
             add("secrets", &source["secretRef"]["name"]);
             add("configmaps", &source["configMapRef"]["name"]);
@@ -164,8 +167,7 @@ mod tests {
     fn may(graph: &Graph, node: &str, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let group = if resource == "leases" { "coordination.k8s.io" } else { "" };
-        let wanted =
-            Attributes { verb, group, resource, subresource, namespace, name, path: "", is_resource: true };
+        let wanted = Attributes { verb, group, resource, subresource, namespace, name, path: "", is_resource: true };
         graph.allows(node, &wanted)
     }
 

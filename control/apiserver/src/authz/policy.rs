@@ -24,6 +24,8 @@ struct Grant {
 pub(crate) struct Policy {
     users: HashMap<String, Vec<Grant>>,
     groups: HashMap<String, Vec<Grant>>,
+    /// By namespace (empty for cluster roles) and name.
+    roles: HashMap<(String, String), Arc<Vec<Rule>>>,
 }
 
 /// The objects that a policy is made from.
@@ -66,7 +68,13 @@ impl Policy {
                 policy.add(subject, &namespace, &grant);
             }
         }
+        policy.roles = roles;
         policy
+    }
+
+    /// What a role grants, aggregation included.
+    pub(super) fn role(&self, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>> {
+        self.roles.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     fn add(&mut self, subject: &Value, binding_namespace: &str, grant: &Grant) {
@@ -101,7 +109,9 @@ impl Policy {
         };
         let request = wanted.request();
         let mut grants = self.grants(user).filter(in_place);
-        grants.find(|grant| grant.rules.iter().any(|rule| rule.allows(&request))).map(|grant| Arc::clone(&grant.binding))
+        grants
+            .find(|grant| grant.rules.iter().any(|rule| rule.allows(&request)))
+            .map(|grant| Arc::clone(&grant.binding))
     }
 
     pub(super) fn rules(&self, user: &User, namespace: &str) -> Vec<Rule> {
@@ -121,8 +131,10 @@ fn cluster_rules(role: &Value, sources: &Sources) -> Arc<Vec<Rule>> {
     let Some(selectors) = role["aggregationRule"]["clusterRoleSelectors"].as_array() else {
         return Arc::new(Rule::list(role));
     };
-    let selectors: Vec<_> =
-        selectors.iter().filter_map(|selector| control_api::selector::LabelSelector::from_object(selector).ok()).collect();
+    let selectors: Vec<_> = selectors
+        .iter()
+        .filter_map(|selector| control_api::selector::LabelSelector::from_object(selector).ok())
+        .collect();
     let selected = sources.cluster_roles.iter().filter(|other| {
         let labels = control_api::meta::labels(other);
         selectors.iter().any(|selector| selector.matches(labels))
@@ -139,12 +151,14 @@ mod tests {
     use serde_json::json;
 
     fn policy() -> Policy {
-        let role = |name: &str, namespace: &str, rules| {
-            json!({"metadata": {"name": name, "namespace": namespace, "labels": {"part": "yes"}}, "rules": rules})
-        };
+        let role = |name: &str, namespace: &str, rules| json!({"metadata": {"name": name, "namespace": namespace, "labels": {"part": "yes"}}, "rules": rules});
         Policy::compile(&Sources {
             cluster_roles: vec![
-                role("view", "", json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]}])),
+                role(
+                    "view",
+                    "",
+                    json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]}]),
+                ),
                 role("paths", "", json!([{"verbs": ["get"], "nonResourceURLs": ["/api", "/apis/*"]}])),
                 json!({"metadata": {"name": "all-parts"},
                     "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"part": "yes"}}]}}),
@@ -192,16 +206,8 @@ mod tests {
         ];
         for (expected, name, verb, group, resource, subresource, namespace, object) in cases {
             let user = User { name: name.into(), groups: vec!["all".into()], ..User::default() };
-            let wanted = Attributes {
-                verb,
-                group,
-                    resource,
-                subresource,
-                namespace,
-                name: object,
-                path: "",
-                is_resource: true,
-            };
+            let wanted =
+                Attributes { verb, group, resource, subresource, namespace, name: object, path: "", is_resource: true };
             assert_eq!(policy.granting(&user, &wanted).is_some(), expected, "{name} {wanted:?}");
         }
     }

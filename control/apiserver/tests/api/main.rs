@@ -1,0 +1,12 @@
+//! The server as clients see it, over TLS on a loopback port.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
+mod deletion;
+mod identity;
+mod kubelet;
+mod reads;
+mod services;
+mod support;
+mod watches;
+mod writes;

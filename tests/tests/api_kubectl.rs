@@ -1,0 +1,306 @@
+//! The real kubectl, oldest and newest supported, against the API server alone: no controllers, no nodes.
+//!
+//! The programs are those that `cargo xtask setup` installs; `TIDEGATE_KUBECTL_DIRS` (folders, `:` between) names others.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control_apiserver::{Config, ServiceAccountKeys, TlsFiles};
+use control_store::{Embedded, Options};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+#[path = "../../control/apiserver/examples/dev/pki.rs"]
+mod pki;
+
+const VERSIONS: [&str; 2] = ["kubectl-1.32", "kubectl-1.37"];
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server on a loopback port, its store on disk, in a runtime of its own.
+struct Server {
+    dir: tempfile::TempDir,
+    _shutdown: DropGuard,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = Ipv4Addr::new(192, 168, 77, 10).into();
+        pki::ensure(dir.path(), port, "node-1", &[address]).unwrap();
+        let file = |name: &str| dir.path().join("pki").join(name);
+        let config = Config {
+            listeners: vec![listener],
+            tls: TlsFiles { certificate: file("apiserver.crt"), key: file("apiserver.key"), client_ca: file("ca.crt") },
+            service_accounts: ServiceAccountKeys {
+                private_key: file("sa.key"),
+                public_key: file("sa.pub"),
+                issuer: ServiceAccountKeys::DEFAULT_ISSUER.into(),
+            },
+            store: Arc::new(Embedded::open(&dir.path().join("store"), Options::default()).unwrap()),
+            service_cidrs: vec!["10.96.0.0/16".into(), "fd00:10:96::/112".into()],
+            advertise_addresses: vec![address],
+            advertise_port: 6443,
+            kubelet: None,
+        };
+        let shutdown = CancellationToken::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.spawn(control_apiserver::serve(config, shutdown.clone()));
+        Self { dir, _shutdown: shutdown.drop_guard(), _runtime: runtime }
+    }
+}
+
+/// One kubectl with its own cache, in a namespace of its own.
+struct Kubectl<'a> {
+    program: PathBuf,
+    server: &'a Server,
+    namespace: String,
+}
+
+impl Kubectl<'_> {
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env("KUBECONFIG", self.server.dir.path().join("kubeconfig/admin.yaml"))
+            .env("HOME", self.server.dir.path())
+            .arg(format!("--cache-dir={}", self.server.dir.path().join(&self.namespace).display()))
+            .arg(format!("--namespace={}", self.namespace))
+            .args(arguments.split_whitespace());
+        command
+    }
+
+    fn run(&self, arguments: &str, input: &str) -> Output {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.program.display()));
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// The output of a command that must succeed.
+    #[track_caller]
+    fn ok(&self, arguments: &str) -> String {
+        self.feed(arguments, "")
+    }
+
+    #[track_caller]
+    fn feed(&self, arguments: &str, input: &str) -> String {
+        let output = self.run(arguments, input);
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{} {arguments}:\n{out}{error}", self.program.display());
+        out.into_owned()
+    }
+
+    /// The complaint of a command that must fail.
+    #[track_caller]
+    fn fails(&self, arguments: &str, input: &str) -> String {
+        let output = self.run(arguments, input);
+        assert!(!output.status.success(), "{arguments} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    #[track_caller]
+    fn says(&self, arguments: &str, expected: &str) {
+        let out = self.ok(arguments);
+        assert!(out.contains(expected), "{arguments}: {expected:?} is missing in\n{out}");
+    }
+}
+
+/// The folder of one version's kubectl.
+fn program(version: &str) -> PathBuf {
+    let dirs = std::env::var("TIDEGATE_KUBECTL_DIRS").unwrap_or_default();
+    let given = dirs.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let short = version.trim_start_matches("kubectl-").replace('.', "");
+    let by_setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools").join(version);
+    let mut dirs: Vec<PathBuf> =
+        given.filter(|dir| dir.to_string_lossy().contains(version) || dir.ends_with(format!("k{short}"))).collect();
+    dirs.push(by_setup);
+    let found = dirs.iter().map(|dir| dir.join("kubectl")).find(|program| program.exists());
+    found.unwrap_or_else(|| panic!("{version} is missing (looked in {dirs:?}); run: cargo xtask setup"))
+}
+
+/// Runs a test with each version, on one server.
+fn with_each(test: impl Fn(&Kubectl<'_>)) {
+    let server = Server::start();
+    for version in VERSIONS {
+        let namespace = version.replace('.', "-");
+        let kubectl = Kubectl { program: program(version), server: &server, namespace: namespace.clone() };
+        let started = Instant::now();
+        while !kubectl.run("get --raw /readyz", "").status.success() {
+            assert!(started.elapsed() < PATIENCE, "the server is not ready in time");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        kubectl.ok(&format!("create namespace {namespace}"));
+        kubectl.ok("create serviceaccount default");
+        test(&kubectl);
+    }
+}
+
+const APP: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, labels: {app: app}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: app}}
+  template:
+    metadata: {labels: {app: app}}
+    spec:
+      containers:
+      - {name: main, image: "tidegate/echo:dev", ports: [{containerPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app}
+spec:
+  selector: {app: app}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
+#[test]
+fn apply_creates_then_changes_then_finds_nothing_to_do() {
+    with_each(|kubectl| {
+        let created = kubectl.feed("apply -f -", APP);
+        assert!(
+            created.contains("deployment.apps/app created") && created.contains("service/app created"),
+            "{created}"
+        );
+        let again = kubectl.feed("apply -f -", APP);
+        assert!(again.contains("deployment.apps/app unchanged"), "{again}");
+        let changed = kubectl.feed("apply -f -", &APP.replace("replicas: 2", "replicas: 3"));
+        assert!(changed.contains("deployment.apps/app configured"), "{changed}");
+        assert_eq!(kubectl.ok("get deployment app -o jsonpath={.spec.replicas}"), "3");
+        let misspelt = kubectl.fails("apply -f -", &APP.replace("replicas:", "replica:"));
+        assert!(misspelt.contains("unknown field \"spec.replica\""), "{misspelt}");
+        let deleted = kubectl.feed("delete -f -", APP);
+        assert!(deleted.contains("service \"app\" deleted"), "{deleted}");
+    });
+}
+
+#[test]
+fn create_get_and_describe() {
+    with_each(|kubectl| {
+        kubectl.says("create deployment web --image=tidegate/echo:dev --replicas=3", "deployment.apps/web created");
+        let refused = kubectl.fails("create deployment web --image=x", "");
+        assert!(refused.contains("deployments.apps \"web\" already exists"), "{refused}");
+        kubectl.says("get deployments -o wide", "CONTAINERS");
+        kubectl.says("get deployment web -o yaml", "revisionHistoryLimit: 10");
+        kubectl.says("get deployments -l app=web", "0/3");
+        assert_eq!(kubectl.ok("get deployments -l app=other"), "");
+        kubectl.says("get deployments --show-labels", "app=web");
+        kubectl.says("describe deployment web", "3 desired");
+        kubectl.says("expose deployment web --port=80 --target-port=8080", "service/web exposed");
+        kubectl.says("describe service web", "10.96.");
+        kubectl.says("get all", "service/web");
+        for command in [
+            "create configmap c --from-literal=a=b",
+            "create secret generic s --from-literal=a=b",
+            "create role r --verb=get --resource=pods",
+            "create rolebinding b --role=r --user=ann",
+            "create ingress i --rule=example.com/=web:80 --class=tidegate",
+        ] {
+            kubectl.says(command, "created");
+        }
+        kubectl.says("get ingress i", "example.com");
+        kubectl.says("get secrets s -o jsonpath={.data.a}", "Yg==");
+        let missing = kubectl.fails("get pods nope", "");
+        assert!(missing.contains("Error from server (NotFound): pods \"nope\" not found"), "{missing}");
+    });
+}
+
+#[test]
+fn scale_label_patch_and_set() {
+    with_each(|kubectl| {
+        kubectl.ok("create deployment web --image=a");
+        kubectl.says("scale deployment web --replicas=5", "scaled");
+        kubectl.says("label deployment web tier=front", "labeled");
+        kubectl.says("annotate deployment web note=x", "annotated");
+        kubectl.says("set image deployment/web *=b", "image updated");
+        kubectl.says("set env deployment/web COLOR=blue", "env updated");
+        kubectl.says("rollout pause deployment/web", "paused");
+        kubectl.says("rollout resume deployment/web", "resumed");
+        kubectl.says("rollout restart deployment/web", "restarted");
+        kubectl.says(
+            r#"patch deployment web --type=json -p [{"op":"replace","path":"/spec/replicas","value":2}]"#,
+            "patched",
+        );
+        kubectl.says(r#"patch deployment web --type=merge -p {"spec":{"minReadySeconds":7}}"#, "patched");
+        let recreate = kubectl.fails(r#"patch deployment web -p {"spec":{"strategy":{"type":"Recreate"}}}"#, "");
+        assert!(recreate.contains("spec.strategy.rollingUpdate: Forbidden"), "{recreate}");
+        let retained = r#"patch deployment web -p {"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}"#;
+        kubectl.says(retained, "patched");
+        let path = "{.spec.replicas},{.spec.minReadySeconds},{.spec.strategy},{.metadata.labels.tier}";
+        let found = kubectl.ok(&format!("get deployment web -o jsonpath={path}"));
+        assert_eq!(found, r#"2,7,{"type":"Recreate"},front"#);
+        let diff = kubectl.run("diff -f -", &APP.replace("name: app,", "name: other,"));
+        assert_eq!(diff.status.code(), Some(1), "{diff:?}");
+    });
+}
+
+#[test]
+fn watch_sees_what_others_do() {
+    with_each(|kubectl| {
+        kubectl.ok("create configmap first");
+        let mut watch = kubectl.command("get configmaps -w").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().expect("the watch ended").unwrap();
+        assert!(next().starts_with("NAME"));
+        assert!(next().starts_with("first"));
+        kubectl.ok("create configmap second --from-literal=a=b");
+        let line = next();
+        assert!(line.starts_with("second") && line.contains(" 1 "), "{line}");
+        stop(watch);
+        kubectl.says("wait --for=jsonpath={.data.a}=b configmap/second --timeout=10s", "condition met");
+        kubectl.says("delete configmap second --wait=true", "deleted");
+        kubectl.ok("run p --image=a --restart=Never");
+        kubectl.says("delete pod p", "pod \"p\" deleted");
+    });
+}
+
+fn stop(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn discovery_explanation_and_identity() {
+    with_each(|kubectl| {
+        kubectl.says("version", "Server Version: v1.36.");
+        kubectl.says("api-resources", "deployments");
+        kubectl.says("api-versions", "networking.k8s.io/v1");
+        kubectl.says("explain deployment.spec.template.spec.containers.ports", "containerPort");
+        assert_eq!(kubectl.ok("auth can-i create deployments").trim(), "yes");
+        let denied = kubectl.run("auth can-i list secrets --as=bob", "");
+        assert_eq!((String::from_utf8_lossy(&denied.stdout).trim(), denied.status.code()), ("no", Some(1)));
+        kubectl.says("auth can-i --list", "*.*");
+        kubectl.says("auth whoami", "tidegate-admin");
+        let token = kubectl.ok("create token default --duration=10m");
+        assert_eq!(token.trim().split('.').count(), 3);
+        let robot =
+            kubectl.run(&format!("--token={} --kubeconfig={} get pods", token.trim(), no_user(kubectl).display()), "");
+        let refused = String::from_utf8_lossy(&robot.stderr).into_owned();
+        let user = format!("system:serviceaccount:{}:default", kubectl.namespace);
+        assert!(refused.contains(&format!("User \"{user}\" cannot list resource \"pods\"")), "{refused}");
+    });
+}
+
+/// A kubeconfig that knows the server but nobody.
+fn no_user(kubectl: &Kubectl<'_>) -> PathBuf {
+    let path = kubectl.server.dir.path().join("nobody.yaml");
+    let admin = std::fs::read(kubectl.server.dir.path().join("kubeconfig/admin.yaml")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&admin).unwrap();
+    config["users"][0]["user"] = serde_json::json!({});
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
