@@ -10,9 +10,9 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 #[tokio::test]
 async fn a_running_pod_stays_until_its_kubelet_says_so() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
-    let path = "/api/v1/namespaces/work/pods/p";
-    server.admin.post("/api/v1/namespaces/work/pods", pod("p")).await.expect(201);
+    server.namespace("team").await;
+    let path = "/api/v1/namespaces/team/pods/p";
+    server.admin.post("/api/v1/namespaces/team/pods", pod("p")).await.expect(201);
     let binding = json!({"metadata": {"name": "p"}, "target": {"name": "n1"}});
     server.admin.post(&format!("{path}/binding"), binding).await.expect(201);
     let marked = server.admin.delete(path, json!({"gracePeriodSeconds": 20})).await.expect(200);
@@ -26,10 +26,10 @@ async fn a_running_pod_stays_until_its_kubelet_says_so() {
 #[tokio::test]
 async fn an_unscheduled_pod_goes_at_once() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
-    server.admin.post("/api/v1/namespaces/work/pods", pod("p")).await.expect(201);
-    server.admin.delete("/api/v1/namespaces/work/pods/p", json!({})).await.expect(200);
-    server.admin.get("/api/v1/namespaces/work/pods/p").await.expect(404);
+    server.namespace("team").await;
+    server.admin.post("/api/v1/namespaces/team/pods", pod("p")).await.expect(201);
+    server.admin.delete("/api/v1/namespaces/team/pods/p", json!({})).await.expect(200);
+    server.admin.get("/api/v1/namespaces/team/pods/p").await.expect(404);
 }
 
 #[tokio::test]
@@ -79,8 +79,8 @@ async fn a_collection_is_deleted_by_selection() {
 #[tokio::test]
 async fn a_namespace_ends_once_it_is_finalized() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
-    let path = "/api/v1/namespaces/work";
+    server.namespace("team").await;
+    let path = "/api/v1/namespaces/team";
     let ending = server.admin.delete(path, json!({})).await.expect(200);
     assert_eq!(ending["status"]["phase"], "Terminating");
     let refused = server.admin.post(&format!("{path}/configmaps"), config_map("a", json!({}))).await.expect(403);
@@ -90,7 +90,7 @@ async fn a_namespace_ends_once_it_is_finalized() {
     server.admin.put(&format!("{path}/finalize"), namespace).await.expect(200);
     server.admin.get(path).await.expect(404);
     let missing = server.admin.post(&format!("{path}/configmaps"), config_map("a", json!({}))).await;
-    assert_eq!(missing.message(404), "namespaces \"work\" not found");
+    assert_eq!(missing.message(404), "namespaces \"team\" not found");
     let immortal = server.admin.delete("/api/v1/namespaces/default", json!({})).await;
     assert!(immortal.message(403).ends_with("this namespace may not be deleted"));
 }

@@ -48,36 +48,36 @@ async fn nobody_gets_health_and_version_alone() {
 #[tokio::test]
 async fn a_service_account_gets_what_rbac_grants_and_no_more() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
-    let issued = token(&server, "work", json!({"expirationSeconds": 600})).await.expect(201);
+    server.namespace("team").await;
+    let issued = token(&server, "team", json!({"expirationSeconds": 600})).await.expect(201);
     let robot = server.bearer(issued["status"]["token"].as_str()).await;
-    let maps = "/api/v1/namespaces/work/configmaps";
+    let maps = "/api/v1/namespaces/team/configmaps";
     assert_eq!(
         robot.get(maps).await.message(403),
-        "configmaps is forbidden: User \"system:serviceaccount:work:default\" cannot list resource \"configmaps\" in API \
-         group \"\" in the namespace \"work\""
+        "configmaps is forbidden: User \"system:serviceaccount:team:default\" cannot list resource \"configmaps\" in API \
+         group \"\" in the namespace \"team\""
     );
     let role = json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["configmaps"]}]});
-    server.admin.post(&format!("{RBAC}/namespaces/work/roles"), role).await.expect(201);
+    server.admin.post(&format!("{RBAC}/namespaces/team/roles"), role).await.expect(201);
     let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"},
-        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "work"}]});
-    server.admin.post(&format!("{RBAC}/namespaces/work/rolebindings"), binding).await.expect(201);
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "team"}]});
+    server.admin.post(&format!("{RBAC}/namespaces/team/rolebindings"), binding).await.expect(201);
     until(&robot, maps, 200).await;
     robot.post(maps, config_map("a", json!({}))).await.expect(403);
     robot.get(MAPS).await.expect(403);
     let me = robot.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await.expect(201);
-    assert_eq!(me["status"]["userInfo"]["username"], "system:serviceaccount:work:default");
-    server.admin.delete(&format!("{RBAC}/namespaces/work/rolebindings/b"), json!({})).await.expect(200);
+    assert_eq!(me["status"]["userInfo"]["username"], "system:serviceaccount:team:default");
+    server.admin.delete(&format!("{RBAC}/namespaces/team/rolebindings/b"), json!({})).await.expect(200);
     until(&robot, maps, 403).await;
 }
 
 #[tokio::test]
 async fn a_token_falls_with_what_it_is_bound_to() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
-    server.admin.post("/api/v1/namespaces/work/pods", pod("p")).await.expect(201);
+    server.namespace("team").await;
+    server.admin.post("/api/v1/namespaces/team/pods", pod("p")).await.expect(201);
     let bound = json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}});
-    let issued = token(&server, "work", bound).await.expect(201);
+    let issued = token(&server, "team", bound).await.expect(201);
     let text = issued["status"]["token"].as_str().unwrap();
     let review = |token: &str, audiences: Value| {
         let body = json!({"spec": {"token": token, "audiences": audiences}});
@@ -91,12 +91,12 @@ async fn a_token_falls_with_what_it_is_bound_to() {
     let (head, signature) = text.rsplit_once('.').unwrap();
     let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
     assert_eq!(review(&forged, json!([])).await["authenticated"], false);
-    server.admin.delete("/api/v1/namespaces/work/pods/p", json!({})).await.expect(200);
+    server.admin.delete("/api/v1/namespaces/team/pods/p", json!({})).await.expect(200);
     assert_eq!(review(text, json!([])).await["authenticated"], false);
-    let other = token(&server, "work", json!({"audiences": ["elsewhere"]})).await.expect(201);
+    let other = token(&server, "team", json!({"audiences": ["elsewhere"]})).await.expect(201);
     let stranger = server.bearer(other["status"]["token"].as_str()).await;
     stranger.get("/api").await.expect(401);
-    token(&server, "work", json!({"expirationSeconds": 60})).await.expect(422);
+    token(&server, "team", json!({"expirationSeconds": 60})).await.expect(422);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn the_keys_of_tokens_are_published() {
 #[tokio::test]
 async fn a_node_changes_its_own_objects_and_reads_what_its_pods_use() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
+    server.namespace("team").await;
     let node = server.caller("node-node-1").await;
     let created = node.post("/api/v1/nodes", json!({"metadata": {"name": "node-1"}})).await.expect(201);
     assert_eq!(created["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
@@ -122,26 +122,26 @@ async fn a_node_changes_its_own_objects_and_reads_what_its_pods_use() {
     node.merge("/api/v1/nodes/node-2/status", ready).await.expect(403);
     node.merge("/api/v1/nodes/node-1", json!({"spec": {"taints": []}})).await.expect(403);
 
-    let secrets = "/api/v1/namespaces/work/secrets";
+    let secrets = "/api/v1/namespaces/team/secrets";
     server.admin.post(secrets, json!({"metadata": {"name": "s"}})).await.expect(201);
     node.get(&format!("{secrets}/s")).await.expect(403);
     let mut mine = pod("mine");
     mine["spec"]["nodeName"] = "node-1".into();
     mine["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
-    server.admin.post("/api/v1/namespaces/work/pods", mine).await.expect(201);
+    server.admin.post("/api/v1/namespaces/team/pods", mine).await.expect(201);
     let mut other = pod("other");
     other["spec"]["nodeName"] = "node-2".into();
-    server.admin.post("/api/v1/namespaces/work/pods", other).await.expect(201);
+    server.admin.post("/api/v1/namespaces/team/pods", other).await.expect(201);
     until(&node, &format!("{secrets}/s"), 200).await;
     node.get(secrets).await.expect(403);
 
     let running = json!({"status": {"phase": "Running"}});
-    node.merge("/api/v1/namespaces/work/pods/mine/status", running.clone()).await.expect(200);
-    node.merge("/api/v1/namespaces/work/pods/other/status", running).await.expect(403);
-    node.delete("/api/v1/namespaces/work/pods/other", json!({})).await.expect(403);
+    node.merge("/api/v1/namespaces/team/pods/mine/status", running.clone()).await.expect(200);
+    node.merge("/api/v1/namespaces/team/pods/other/status", running).await.expect(403);
+    node.delete("/api/v1/namespaces/team/pods/other", json!({})).await.expect(403);
     let lease = json!({"metadata": {"name": "node-1"}});
     node.post("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", lease).await.expect(201);
-    let path = "/api/v1/namespaces/work/serviceaccounts/default/token";
+    let path = "/api/v1/namespaces/team/serviceaccounts/default/token";
     let bound_to = |name: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": name}}});
     node.post(path, bound_to("mine")).await.expect(201);
     node.post(path, bound_to("other")).await.expect(403);

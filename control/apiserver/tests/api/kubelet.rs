@@ -51,8 +51,8 @@ async fn a_log_comes_from_the_node_of_the_pod() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let server = TestServer::with_kubelet(listener.local_addr().unwrap().port()).await;
     serve(listener, &server.dir.path().join("pki")).await;
-    server.namespace("work").await;
-    let pods = "/api/v1/namespaces/work/pods";
+    server.namespace("team").await;
+    let pods = "/api/v1/namespaces/team/pods";
     server.admin.post(pods, pod("p")).await.expect(201);
     server.admin.get(&format!("{pods}/p/log")).await.expect(400);
     let node = json!({"metadata": {"name": "node-1"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
@@ -60,7 +60,7 @@ async fn a_log_comes_from_the_node_of_the_pod() {
     let binding = json!({"metadata": {"name": "p"}, "target": {"name": "node-1"}});
     server.admin.post(&format!("{pods}/p/binding"), binding).await.expect(201);
     let log = server.admin.get(&format!("{pods}/p/log?tailLines=5&timestamps=true&bogus=1")).await.expect(200);
-    assert_eq!(log, "/containerLogs/work/p/main?timestamps=true&tailLines=5");
+    assert_eq!(log, "/containerLogs/team/p/main?timestamps=true&tailLines=5");
     server.admin.get(&format!("{pods}/p/log?container=other")).await.expect(400);
     let mut waiting = pod("q");
     waiting["spec"]["nodeName"] = "node-1".into();
@@ -68,5 +68,5 @@ async fn a_log_comes_from_the_node_of_the_pod() {
     server.admin.post(pods, waiting).await.expect(201);
     let message = server.admin.get(&format!("{pods}/q/log")).await.message(400);
     assert_eq!(message, "container \"waiting\" is waiting to start");
-    server.admin.get("/api/v1/namespaces/work/pods/none/log").await.expect(404);
+    server.admin.get("/api/v1/namespaces/team/pods/none/log").await.expect(404);
 }

@@ -208,8 +208,8 @@ async fn a_put_creates_only_where_the_kind_allows_it() {
 #[tokio::test]
 async fn a_pod_is_completed_and_bound_once() {
     let server = TestServer::start().await;
-    server.namespace("work").await;
-    let pods = "/api/v1/namespaces/work/pods";
+    server.namespace("team").await;
+    let pods = "/api/v1/namespaces/team/pods";
     let created = server.admin.post(pods, pod("p")).await.expect(201);
     let spec = &created["spec"];
     assert_eq!((&spec["serviceAccountName"], &spec["priority"]), (&json!("default"), &json!(0)));
