@@ -10,13 +10,13 @@ use k8s_openapi::api::core::v1::Taint;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// How to reach the API server, with the node's own identity.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
     /// Name of this node; everything that it owns derives from it.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub node_name: String,
     /// Address of this node (repeat for IPv6).
-    #[arg(long = "node-ip", required = true)]
+    #[arg(long = "node-ip", required = true, value_name = "IP")]
     pub node_ips: Vec<IpAddr>,
     /// Images go to <DIR>/images, pods to <DIR>/nodes/<NODE>.
     #[arg(long, default_value = "/var/lib/tidegate", value_name = "DIR")]

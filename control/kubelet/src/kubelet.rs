@@ -67,6 +67,7 @@ pub async fn run_until(args: Args, shutdown: CancellationToken) -> anyhow::Resul
     }
     let runtime = open_runtime(&args).await?;
     let images_loaded = preload_images(&args, &runtime);
+    let streams = runtime.clone();
     let runtime: Arc<dyn PodRuntime> = Arc::new(runtime);
     let machine = Machine::read(&args.data_dir);
 
@@ -116,7 +117,7 @@ pub async fn run_until(args: Args, shutdown: CancellationToken) -> anyhow::Resul
             tracing::error!(%error, "the admin endpoint has ended");
         }
     });
-    let routes = Arc::new(Routes { index, registry, pods_dir });
+    let routes = Arc::new(Routes { index, registry, pods_dir, runtime: streams });
     tracing::info!(node = %args.node_name, version = crate::node::object::KUBELET_VERSION, "node is starting");
     server::serve(listeners, tls, routes, shutdown).await
 }
@@ -165,7 +166,7 @@ fn preload_images(args: &Args, runtime: &Runtime) -> watch::Receiver<bool> {
     if let Some(directory) = args.preload_images.clone() {
         let runtime = runtime.clone();
         tokio::spawn(async move {
-            preload::run(&runtime.images(), &directory).await;
+            preload::run(runtime.images(), &directory).await;
             loaded.send_replace(true);
         });
     }

@@ -23,10 +23,13 @@ use crate::spec::pod_ref::PodRef;
 /// Events of the runtime can be lost; what they say is found out this often anyway.
 const RELIST: Duration = Duration::from_secs(10);
 
+/// The API server's object, and what the runtime holds of it.
+type Known = (Arc<Pod>, Arc<Observed>);
+
 /// What is known of every pod of this node, for the server and for routing the runtime's events.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pods: RwLock<HashMap<String, (Arc<Pod>, Arc<Observed>)>>,
+    pods: RwLock<HashMap<String, Known>>,
     /// Sandbox to pod uid.
     owners: RwLock<HashMap<String, String>>,
     /// Uids that have a worker: noted before the worker makes anything, so that nothing of it looks like an orphan.
@@ -49,12 +52,12 @@ impl Index {
         self.owners.write().remove(sandbox_id);
     }
 
-    pub(crate) fn pods(&self) -> Vec<(Arc<Pod>, Arc<Observed>)> {
+    pub(crate) fn pods(&self) -> Vec<Known> {
         self.pods.read().values().cloned().collect()
     }
 
     /// The pod of this name; of two (one is still ending), the newer.
-    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Arc<Observed>)> {
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Known> {
         let pods = self.pods.read();
         let same = pods.values().filter(|(pod, _)| pod.namespace() == namespace && pod.name() == name);
         same.max_by_key(|(pod, _)| pod.metadata.creation_timestamp.clone()).cloned()
@@ -161,10 +164,9 @@ impl Manager {
     fn update(&mut self, pod: Pod) {
         let uid = pod.uid().to_owned();
         let pod = Arc::new(pod);
-        if let Some(worker) = self.workers.get(&uid) {
-            if worker.send(Message::Pod(Arc::clone(&pod))).is_ok() {
-                return;
-            }
+        let told = self.workers.get(&uid).is_some_and(|worker| worker.send(Message::Pod(Arc::clone(&pod))).is_ok());
+        if told {
+            return;
         }
         self.index.claim(&uid);
         let (sender, messages) = mpsc::unbounded_channel();

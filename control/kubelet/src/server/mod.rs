@@ -1,11 +1,20 @@
 //! The node's port 10250: logs, pods, health and metrics, for the API server alone (mutual TLS).
 //!
 //! `tls` decides who may connect, `routes` what is answered, `logs` streams container logs, `cri_log` reads their format.
+//! `exec`, `attach` and `port_forward` leave HTTP: `upgrade` agrees on `websocket` or `spdy`, `remote_command` carries a
+//! process's streams.
 
+pub(crate) mod attach;
 pub(crate) mod cri_log;
+pub(crate) mod exec;
 pub(crate) mod logs;
+pub(crate) mod port_forward;
+pub(crate) mod remote_command;
 pub(crate) mod routes;
+pub(crate) mod spdy;
 pub(crate) mod tls;
+pub(crate) mod upgrade;
+pub(crate) mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

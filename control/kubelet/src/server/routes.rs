@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use control_runtime::{Container as Instance, ContainerState};
+use control_runtime::{Container as Instance, ContainerState, Runtime};
 use futures::StreamExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::List;
@@ -19,11 +19,15 @@ use tokio::sync::mpsc;
 
 use super::cri_log::Selection;
 use super::logs::{self, Options};
+use super::{attach, exec, port_forward};
 use crate::pod::files;
 use crate::pod::manager::Index;
 use crate::spec::pod_ref::PodRef;
 
-type Body = BoxBody<Bytes, std::io::Error>;
+pub(super) type Body = BoxBody<Bytes, std::io::Error>;
+
+/// Why a client is sent away.
+pub(super) type Refusal = (StatusCode, String);
 
 const CHUNKS: usize = 16;
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -32,12 +36,23 @@ pub(crate) struct Routes {
     pub index: Arc<Index>,
     pub registry: Registry,
     pub pods_dir: std::path::PathBuf,
+    pub runtime: Runtime,
 }
 
 impl Routes {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match segments.as_slice() {
+            ["exec", namespace, pod, container] => {
+                return refused(exec::answer(self, request, [namespace, pod, container]));
+            }
+            ["attach", namespace, pod, container] => {
+                return refused(attach::answer(self, request, [namespace, pod, container]));
+            }
+            ["portForward", namespace, pod] => return refused(port_forward::answer(self, request, [namespace, pod])),
+            _ => {}
+        }
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
         }
@@ -52,6 +67,15 @@ impl Routes {
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
+    }
+
+    /// The instance of a container that runs.
+    pub(super) fn running(&self, [namespace, pod, container]: [&str; 3]) -> Result<Instance, Refusal> {
+        let not_found = |text: String| (StatusCode::NOT_FOUND, text);
+        let (_, observed) =
+            self.index.find(namespace, pod).ok_or_else(|| not_found(format!("pod \"{pod}\" not found")))?;
+        let latest = observed.latest(container).filter(|instance| instance.state == ContainerState::Running);
+        latest.cloned().ok_or_else(|| not_found(format!("container not found (\"{container}\")")))
     }
 
     fn pods(&self, keep: impl Fn(&crate::pod::observed::Observed) -> bool) -> Response<Body> {
@@ -135,6 +159,10 @@ fn options(query: &HashMap<String, String>, now: Timestamp) -> Result<Options, S
     })
 }
 
+pub(super) fn flag(query: &str, name: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == name && truth(&value))
+}
+
 fn truth(value: &str) -> bool {
     matches!(value, "" | "1" | "t" | "true" | "True" | "TRUE")
 }
@@ -143,8 +171,18 @@ fn query(text: &str) -> HashMap<String, String> {
     form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 
+fn refused(answer: Result<Response<Body>, Refusal>) -> Response<Body> {
+    answer.unwrap_or_else(|(status, message)| text(status, &message))
+}
+
 fn text(status: StatusCode, message: &str) -> Response<Body> {
     whole(status, TEXT, message.as_bytes().to_vec())
+}
+
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+    *response.status_mut() = status;
+    response
 }
 
 fn whole(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Body> {

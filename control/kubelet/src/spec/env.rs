@@ -87,10 +87,9 @@ pub(crate) fn build(
             (_, Some(source)) => from_source(pod, container, facts, objects, namespace, &variable.name, source)?,
             _ => Some(String::new()),
         };
-        if let Some(value) = value {
-            if known.insert(variable.name.clone(), value).is_none() {
-                order.push(variable.name.clone());
-            }
+        let Some(value) = value else { continue };
+        if known.insert(variable.name.clone(), value).is_none() {
+            order.push(variable.name.clone());
         }
     }
     env.variables =

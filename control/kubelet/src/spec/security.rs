@@ -24,11 +24,7 @@ pub(crate) fn of(pod: &Pod, container: &Container) -> Security {
     let capabilities = own.and_then(|own| own.capabilities.as_ref());
     let names = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
     let mut groups = pod.and_then(|pod| pod.supplemental_groups.clone()).unwrap_or_default();
-    if let Some(group) = fs_group(pod) {
-        if !groups.contains(&group) {
-            groups.push(group);
-        }
-    }
+    groups.extend(fs_group(pod).filter(|group| !groups.contains(group)));
     Security {
         user: own.and_then(|own| own.run_as_user).or_else(|| pod.and_then(|pod| pod.run_as_user)),
         group: own.and_then(|own| own.run_as_group).or_else(|| pod.and_then(|pod| pod.run_as_group)),

@@ -78,15 +78,15 @@ fn holds(set: &Path, payload: &Payload, group: Option<u32>) -> bool {
             fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode() & 0o777 == mode(file.mode, group));
         modes && fs::read(&path).is_ok_and(|data| data == file.data)
     });
-    same && files(set, set).is_ok_and(|files| files.len() == payload.len())
+    same && files(set).is_ok_and(|files| files.len() == payload.len())
 }
 
-fn files(root: &Path, directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+fn files(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            found.extend(files(root, &entry.path())?);
+            found.extend(files(&entry.path())?);
         } else {
             found.insert(entry.path());
         }

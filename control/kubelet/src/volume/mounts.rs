@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use control_runtime::Mount;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 
 use super::mount::Mounter;
 use super::{is_read_only, path};
@@ -105,8 +105,9 @@ fn open_beneath(root: &OwnedFd, sub: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(root.as_fd(), sub, how)?)
 }
 
-/// Makes missing directories one by one, each opened beneath the root before the next.
+/// Makes missing directories one by one, each opened beneath the root before the next; they are as open as the volume.
 fn make_beneath(root: &OwnedFd, sub: &Path) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(nix::sys::stat::fstat(root)?.st_mode & 0o7777);
     let mut built = PathBuf::new();
     for component in sub.components() {
         let parent = if built.as_os_str().is_empty() {
@@ -114,8 +115,10 @@ fn make_beneath(root: &OwnedFd, sub: &Path) -> io::Result<()> {
         } else {
             open_beneath(root, &built)?
         };
-        match mkdirat(parent.as_fd(), Path::new(component.as_os_str()), Mode::from_bits_truncate(0o750)) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+        match mkdirat(parent.as_fd(), Path::new(component.as_os_str()), Mode::from_bits_truncate(0o700)) {
+            // The process's umask does not count.
+            Ok(()) => fchmodat(parent.as_fd(), Path::new(component.as_os_str()), mode, FchmodatFlags::FollowSymlink)?,
+            Err(nix::errno::Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
         built.push(component);
@@ -125,7 +128,7 @@ fn make_beneath(root: &OwnedFd, sub: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use serde_json::json;
 
@@ -177,10 +180,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let volume = directory.path().join("volumes/kubernetes.io~empty-dir/v");
         fs::create_dir_all(&volume).unwrap();
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o777)).unwrap();
         let mounts =
             run(directory.path(), json!({"name": "v", "mountPath": "/x", "subPathExpr": "a/$(NAME)"})).unwrap();
         assert_eq!(mounts[0].source, directory.path().join("volume-subpaths/v/c/0"));
-        assert!(volume.join("a/web").is_dir());
+        let made = fs::metadata(volume.join("a/web")).unwrap();
+        assert_eq!(made.permissions(), fs::metadata(&volume).unwrap().permissions());
 
         symlink("/etc", volume.join("out")).unwrap();
         symlink("a", volume.join("in")).unwrap();
