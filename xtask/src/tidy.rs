@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control-api", &[]),
     ("control-apiserver", &["control-api", "control-store", "daemon"]),
     ("control-controllers", &[]),
+    ("control-dns", &["daemon"]),
     ("control-scheduler", &[]),
     ("control-runtime", &[]),
     ("control-kubelet", &["control-runtime", "daemon", "dataplane-user"]),
@@ -31,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "control-apiserver",
             "control-controllers",
+            "control-dns",
             "control-kubelet",
             "control-runtime",
             "control-scheduler",

@@ -5,10 +5,11 @@
 //! before the exec.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, bail};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 const FIRST_FD: RawFd = 3;
 
@@ -55,6 +56,28 @@ impl Inherited {
         Ok(Self { by_name })
     }
 
+    /// Takes the datagram sockets with this name, non-blocking and ready for tokio, and leaves its listeners.
+    ///
+    /// # Errors
+    /// If a descriptor is not a socket, or cannot be made non-blocking.
+    pub fn take_udp(&mut self, name: &str) -> std::io::Result<Vec<UdpSocket>> {
+        let mut datagram = Vec::new();
+        let mut others = Vec::new();
+        for fd in self.by_name.remove(name).unwrap_or_default() {
+            if getsockopt(&fd, sockopt::SockType)? == SockType::Datagram {
+                let socket = UdpSocket::from(fd);
+                socket.set_nonblocking(true)?;
+                datagram.push(socket);
+            } else {
+                others.push(fd);
+            }
+        }
+        if !others.is_empty() {
+            self.by_name.insert(name.to_owned(), others);
+        }
+        Ok(datagram)
+    }
+
     /// Takes the listeners with this name, non-blocking and ready for tokio.
     ///
     /// # Errors
@@ -75,7 +98,24 @@ impl Inherited {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::fd::OwnedFd;
+
     use super::Inherited;
+
+    #[test]
+    fn sockets_of_one_name_are_told_apart_by_their_kind() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (tcp_address, udp_address) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
+        let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(udp)];
+        let mut inherited = Inherited { by_name: [("dns".to_owned(), sockets)].into() };
+        let datagram = inherited.take_udp("dns").unwrap();
+        assert_eq!(datagram.iter().map(|s| s.local_addr().unwrap()).collect::<Vec<_>>(), [udp_address]);
+        let listeners = inherited.take("dns").unwrap();
+        assert_eq!(listeners.iter().map(|s| s.local_addr().unwrap()).collect::<Vec<_>>(), [tcp_address]);
+        assert!(inherited.take_udp("dns").unwrap().is_empty());
+    }
 
     #[test]
     fn names_must_match_the_count() {
