@@ -17,7 +17,7 @@ use crate::authz::Attributes;
 use crate::reply::{self, Body, Reply};
 use crate::request::RequestInfo;
 use crate::state::Server;
-use crate::{delete, discovery, health, log, negotiate, read, reviews, subresource, watch, write};
+use crate::{delete, discovery, health, log, negotiate, read, reviews, stream, subresource, watch, write};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Paths that nobody needs an identity for.
@@ -102,7 +102,7 @@ async fn answer(
         }
     };
     let method = request.method().clone();
-    let mut response = match route(&context, &method, request.into_body()).await {
+    let mut response = match route(&context, &method, request).await {
         Ok(response) => response,
         Err(status) => reply::failure(&status),
     };
@@ -142,7 +142,7 @@ fn is_at_or_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-async fn route(context: &Context, method: &Method, body: Incoming) -> Reply {
+async fn route(context: &Context, method: &Method, request: Request<Incoming>) -> Reply {
     let info = &context.info;
     if !info.is_resource {
         return other_path(context, method);
@@ -150,11 +150,12 @@ async fn route(context: &Context, method: &Method, body: Incoming) -> Reply {
     let resource = context.server.resource(&info.group, &info.version, &info.resource);
     let resource = resource.ok_or_else(Status::no_such_path)?;
     check_scope(&resource, info)?;
+    if !info.subresource.is_empty() {
+        return subresource_request(context, &resource, request).await;
+    }
+    let body = request.into_body();
     if resource.is_virtual {
         return reviews::answer(context, &resource, body).await;
-    }
-    if !info.subresource.is_empty() {
-        return subresource_request(context, &resource, body).await;
     }
     let verb = resource.verbs.iter().find(|verb| verb.as_str() == info.verb).ok_or_else(Status::method_not_allowed)?;
     match verb {
@@ -185,12 +186,16 @@ fn check_scope(resource: &Resource, info: &RequestInfo) -> Result<(), Status> {
     Ok(())
 }
 
-async fn subresource_request(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+async fn subresource_request(context: &Context, resource: &Arc<Resource>, request: Request<Incoming>) -> Reply {
     let info = &context.info;
     let sub = resource.subresource(&info.subresource).ok_or_else(Status::no_such_path)?;
     if !sub.verbs.iter().any(|verb| verb.as_str() == info.verb) {
         return Err(Status::method_not_allowed());
     }
+    if stream::SUBRESOURCES.contains(&sub.name.as_str()) {
+        return stream::connect(context, resource, request).await;
+    }
+    let body = request.into_body();
     match (sub.name.as_str(), info.verb) {
         ("log", _) => log::get(context, resource).await,
         ("status", "get") => read::get(context, resource).await,

@@ -37,6 +37,7 @@ mod reviews;
 mod selection;
 mod server;
 mod state;
+mod stream;
 mod subresource;
 mod tls;
 mod watch;

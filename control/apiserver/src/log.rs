@@ -6,9 +6,11 @@ use control_api::status::Status;
 use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::{BodyExt, BodyStream, Limited};
+use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::handler::Context;
+use crate::kubelet::Kubelet;
 use crate::reply::{self, Reply};
 
 const PARAMETERS: [&str; 8] =
@@ -17,18 +19,9 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) async fn get(context: &Context, resource: &Resource) -> Reply {
     let (server, info) = (&context.server, &context.info);
-    let found = server.read(resource, &info.namespace, &info.name).await?;
-    let (_, pod) = found.ok_or_else(|| Status::not_found("", "pods", &info.name))?;
+    let pod = pod(context, resource).await?;
     let container = container(&pod, info.query.get("container"))?;
-    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-    if node.is_empty() {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name)));
-    }
-    let nodes = server.builtin("", "nodes")?;
-    let found = server.read(&nodes, "", node).await?;
-    let (_, node) = found.ok_or_else(|| Status::not_found("", "nodes", node))?;
-    let kubelet = server.kubelet.as_ref();
-    let kubelet = kubelet.ok_or_else(|| Status::unavailable("this server has no identity towards kubelets"))?;
+    let (kubelet, node) = kubelet_of(context, &pod).await?;
     // Names of stored objects need no escaping in a path.
     let path = format!("/containerLogs/{}/{}/{container}?{}", info.namespace, info.name, query(context));
     let answer = kubelet.get(&node, &path).await?;
@@ -44,6 +37,29 @@ pub(crate) async fn get(context: &Context, resource: &Resource) -> Reply {
     Ok(reply::with_type(StatusCode::OK, "text/plain", reply::stream(chunks)))
 }
 
+/// The pod that the request is about.
+pub(crate) async fn pod(context: &Context, resource: &Resource) -> Result<Value, Status> {
+    let info = &context.info;
+    let found = context.server.read(resource, &info.namespace, &info.name).await?;
+    let (_, pod) = found.ok_or_else(|| Status::not_found("", "pods", &info.name))?;
+    Ok(pod)
+}
+
+/// The way to the kubelet of the pod's node, and that node.
+pub(crate) async fn kubelet_of<'a>(context: &'a Context, pod: &Value) -> Result<(&'a Kubelet, Value), Status> {
+    let server = &context.server;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(Status::bad_request(format!("pod {} does not have a host assigned", context.info.name)));
+    }
+    let nodes = server.builtin("", "nodes")?;
+    let found = server.read(&nodes, "", node).await?;
+    let (_, node) = found.ok_or_else(|| Status::not_found("", "nodes", node))?;
+    let kubelet = server.kubelet.as_ref();
+    let kubelet = kubelet.ok_or_else(|| Status::unavailable("this server has no identity towards kubelets"))?;
+    Ok((kubelet, node))
+}
+
 /// The parameters that mean something to a kubelet.
 fn query(context: &Context) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -56,7 +72,7 @@ fn query(context: &Context) -> String {
 }
 
 /// The named container, or the only one.
-fn container<'a>(pod: &'a Value, wanted: Option<&'a str>) -> Result<&'a str, Status> {
+pub(crate) fn container<'a>(pod: &'a Value, wanted: Option<&'a str>) -> Result<&'a str, Status> {
     let names = |field: &str| -> Vec<&'a str> {
         pod["spec"][field].as_array().into_iter().flatten().filter_map(|container| container["name"].as_str()).collect()
     };
@@ -85,9 +101,18 @@ fn container<'a>(pod: &'a Value, wanted: Option<&'a str>) -> Result<&'a str, Sta
     }
 }
 
+async fn refused(answer: http::Response<Incoming>) -> Status {
+    let (code, message) = error_text(answer).await;
+    match code.as_u16() {
+        400 => Status::bad_request(message),
+        404 => Status::new(404, "NotFound", message),
+        code => Status::internal(format!("kubelet answered {code}: {message}")),
+    }
+}
+
 /// The kubelet's own words.
-async fn refused(answer: http::Response<hyper::body::Incoming>) -> Status {
-    let code = answer.status().as_u16();
+pub(crate) async fn error_text(answer: http::Response<Incoming>) -> (StatusCode, String) {
+    let code = answer.status();
     let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await.map(|body| body.to_bytes());
     let body = body.unwrap_or_default();
     let text = String::from_utf8_lossy(&body);
@@ -95,11 +120,7 @@ async fn refused(answer: http::Response<hyper::body::Incoming>) -> Status {
         Ok(status) if status["kind"] == "Status" => status["message"].as_str().unwrap_or_default().to_owned(),
         _ => text.trim().to_owned(),
     };
-    match code {
-        400 => Status::bad_request(message),
-        404 => Status::new(404, "NotFound", message),
-        _ => Status::internal(format!("kubelet answered {code}: {message}")),
-    }
+    (code, message)
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ impl Query {
     }
 }
 
+/// Subresources whose requests may last.
+const LONG_RUNNING: [&str; 4] = ["attach", "exec", "log", "portforward"];
+
 /// The resource part of a request, or a path outside the resources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RequestInfo {
@@ -121,7 +124,7 @@ impl RequestInfo {
 
     /// Requests that may stay open for long do not count against the limit of requests in flight.
     pub(crate) fn is_long_running(&self) -> bool {
-        self.verb == "watch" || (self.is_resource && self.subresource == "log")
+        self.verb == "watch" || (self.is_resource && LONG_RUNNING.contains(&self.subresource.as_str()))
     }
 
     /// Whether all writes of this request are only tried.

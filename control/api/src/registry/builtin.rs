@@ -9,6 +9,8 @@ const AUTHORIZATION: &str = "authorization.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
+/// WebSockets begin with GET, everything else with POST.
+const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
 const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 pub(super) fn resources() -> Vec<Resource> {
@@ -32,6 +34,7 @@ pub(super) fn resources() -> Vec<Resource> {
 
 fn core() -> Vec<Resource> {
     let authentication = |kind| GroupVersionKind::new(AUTHENTICATION, "v1", kind);
+    let options = |kind| GroupVersionKind::new("", "v1", kind);
     vec![
         namespaced("", "ConfigMap", "configmaps", &["cm"]).hooked(&hooks::CONFIG_MAP),
         namespaced("", "Endpoints", "endpoints", &["ep"]).hooked(&hooks::ENDPOINTS).creating(),
@@ -48,7 +51,10 @@ fn core() -> Vec<Resource> {
             .status()
             .generations()
             .sub("binding", Some(GroupVersionKind::new("", "v1", "Binding")), &[Verb::Create])
-            .sub("log", None, &[Verb::Get]),
+            .sub("log", None, &[Verb::Get])
+            .sub("attach", Some(options("PodAttachOptions")), CONNECT)
+            .sub("exec", Some(options("PodExecOptions")), CONNECT)
+            .sub("portforward", Some(options("PodPortForwardOptions")), CONNECT),
         namespaced("", "Secret", "secrets", &[]).hooked(&hooks::SECRET),
         namespaced("", "ServiceAccount", "serviceaccounts", &["sa"]).hooked(&hooks::SERVICE_ACCOUNT).sub(
             "token",
