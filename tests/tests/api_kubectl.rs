@@ -122,7 +122,7 @@ fn program(version: &str) -> PathBuf {
     let dirs = std::env::var("TIDEGATE_KUBECTL_DIRS").unwrap_or_default();
     let given = dirs.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let short = version.trim_start_matches("kubectl-").replace('.', "");
-    let by_setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools").join(version);
+    let by_setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools").join(version);
     let mut dirs: Vec<PathBuf> =
         given.filter(|dir| dir.to_string_lossy().contains(version) || dir.ends_with(format!("k{short}"))).collect();
     dirs.push(by_setup);
