@@ -39,7 +39,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let layout = Layout::new(&args.node_name, &args.data_dir)?;
     let shutdown = daemon::shutdown::on_signal()?;
     let store = layout.store();
-    let store = Embedded::open(&store, Options::default()).with_context(|| format!("cannot open the store in {}", store.display()))?;
+    let store = Embedded::open(&store, Options::default())
+        .with_context(|| format!("cannot open the store in {}", store.display()))?;
     let pki = |file: &str| layout.pki().join(file);
     let server = control_apiserver::serve(
         Config {
@@ -83,7 +84,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
 
 /// The sockets that the supervisor handed in, or our own on the advertised addresses.
 fn listeners(args: &Args) -> anyhow::Result<Vec<std::net::TcpListener>> {

@@ -49,7 +49,8 @@ pub(crate) fn ensure(layout: &Layout, endpoints: &Endpoints) -> anyhow::Result<(
         server: true,
         client: false,
     })?;
-    let kubelet_client = Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"));
+    let kubelet_client =
+        Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"));
     authority.ensure(&kubelet_client)?;
 
     fs::create_dir_all(layout.data_dir.join("kubeconfig"))?;

@@ -84,10 +84,8 @@ impl Layout {
 }
 
 /// Address of the first (and in this version only) sandboxed node.
-pub(crate) const NODE_IPS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 168, 77, 10)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 0x10)),
-];
+pub(crate) const NODE_IPS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 168, 77, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 0x10))];
 /// Prefix lengths of the node network, in the order of [`NODE_IPS`].
 pub(crate) const NODE_PREFIXES: [u8; 2] = [24, 64];
 pub(crate) const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";

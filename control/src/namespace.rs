@@ -14,10 +14,13 @@ use anyhow::{Context, anyhow};
 use futures::TryStreamExt;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::FsType;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use crate::layout::{Layout, NODE_IPS, NODE_PREFIXES};
 
+/// The magic number of the file system that namespace handles live in (`linux/magic.h`).
+const NSFS: FsType = FsType(0x6e73_6673);
 const UPLINK: &str = "uplink";
 /// The far end of the uplink: where other nodes would be.
 const FABRIC: &str = "fabric";
@@ -75,11 +78,12 @@ pub(crate) fn in_network<T: Send + 'static>(
 /// Makes the namespaces of a sandboxed node, or finds them made.
 pub(crate) fn create(layout: &Layout) -> anyhow::Result<()> {
     let network = layout.network_namespace();
-    if !is_mount_point(&network)? {
+    share_netns_dir()?;
+    if !is_namespace(&network) {
         pin_network(&network).with_context(|| format!("cannot make network namespace {}", network.display()))?;
         in_network(Some(network), configure_network).context("cannot set up the node's network")?;
     }
-    if !is_mount_point(&layout.mount_namespace())? {
+    if !is_namespace(&layout.mount_namespace()) {
         pin_mounts(layout).context("cannot make the node's mount namespace")?;
     }
     Ok(())
@@ -87,15 +91,37 @@ pub(crate) fn create(layout: &Layout) -> anyhow::Result<()> {
 
 /// Removes the pins; the namespaces end with their last process.
 pub(crate) fn destroy(layout: &Layout) -> anyhow::Result<()> {
-    for path in [layout.mount_namespace(), layout.namespace_dir(), layout.network_namespace()] {
-        while is_mount_point(&path)? {
-            umount2(&path, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", path.display()))?;
+    let unmount =
+        |path: &Path| umount2(path, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", path.display()));
+    for path in [layout.mount_namespace(), layout.network_namespace()] {
+        while is_namespace(&path) {
+            unmount(&path)?;
         }
+    }
+    if is_mount_point(&layout.namespace_dir())? {
+        unmount(&layout.namespace_dir())?;
     }
     match fs::remove_file(layout.network_namespace()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Makes /run/netns a shared mount, exactly as `ip netns add` does: the first one to do so covers what was mounted there
+/// before, and would hide our pin.
+fn share_netns_dir() -> anyhow::Result<()> {
+    let dir = Path::new("/run/netns");
+    fs::create_dir_all(dir)?;
+    if !is_mount_point(dir)? {
+        mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    }
+    mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)
+        .context("cannot share /run/netns")
+}
+
+/// Whether a namespace is what one finds at this path (a mount below another mount does not count).
+fn is_namespace(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS)
 }
 
 fn is_mount_point(path: &Path) -> anyhow::Result<bool> {

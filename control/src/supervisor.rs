@@ -59,9 +59,9 @@ impl State {
     pub(crate) fn read(layout: &Layout) -> anyhow::Result<Option<Self>> {
         let path = layout.state_file();
         match fs::read(&path) {
-            Ok(text) => Ok(Some(
-                serde_json::from_slice(&text).with_context(|| format!("{} is not readable", path.display()))?,
-            )),
+            Ok(text) => {
+                Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is not readable", path.display()))?))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -94,7 +94,12 @@ impl Supervisor {
             parts: BTreeMap::new(),
         };
         state.write(&layout)?;
-        Ok(Self { layout, namespaces: Arc::new(namespaces), cgroup: Arc::new(cgroup), state: Arc::new(Mutex::new(state)) })
+        Ok(Self {
+            layout,
+            namespaces: Arc::new(namespaces),
+            cgroup: Arc::new(cgroup),
+            state: Arc::new(Mutex::new(state)),
+        })
     }
 
     /// Runs the parts until the token is cancelled, then ends them in reverse order.
@@ -148,7 +153,9 @@ impl Keeper {
                         }
                     }
                 }
-                Err(error) => tracing::error!(part = self.part.name, error = format!("{error:#}"), "part does not start"),
+                Err(error) => {
+                    tracing::error!(part = self.part.name, error = format!("{error:#}"), "part does not start")
+                }
             }
             self.record(None, restarts);
             backoff = if started.elapsed() > STABLE_AFTER { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };

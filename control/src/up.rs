@@ -159,7 +159,12 @@ fn parts(args: &Args, layout: &Layout, node_ips: &[IpAddr], cgroups: &Hierarchie
     let mut kubelet = strings(&["--kubeconfig", &kubeconfig, "--node-name", &layout.node, "--data-dir", &data_dir]);
     kubelet.extend(strings(&["--run-dir", &run_dir, "--cgroup-parent", &format!("{}/kubepods", layout.cgroup())]));
     kubelet.extend(strings(&["--tls-cert-file", &pki("kubelet-serving.crt")]));
-    kubelet.extend(strings(&["--tls-private-key-file", &pki("kubelet-serving.key"), "--client-ca-file", &pki("ca.crt")]));
+    kubelet.extend(strings(&[
+        "--tls-private-key-file",
+        &pki("kubelet-serving.key"),
+        "--client-ca-file",
+        &pki("ca.crt"),
+    ]));
     kubelet.extend(strings(&["--cluster-dns", CLUSTER_DNS]));
     kubelet.extend(node("--node-ip"));
     if let Some(images) = preload(args) {
@@ -172,11 +177,7 @@ fn parts(args: &Args, layout: &Layout, node_ips: &[IpAddr], cgroups: &Hierarchie
         Part { name: "control", args: control, sockets: take("api") },
         Part { name: "agent", args: agent, sockets: vec![] },
         Part { name: "node", args: kubelet, sockets: vec![] },
-        Part {
-            name: "ingress",
-            args: ingress,
-            sockets: take("http").into_iter().chain(take("https")).collect(),
-        },
+        Part { name: "ingress", args: ingress, sockets: take("http").into_iter().chain(take("https")).collect() },
     ])
 }
 
@@ -253,10 +254,13 @@ fn detach(layout: &Layout) -> anyhow::Result<()> {
     let mut child = command.spawn().context("cannot start the supervisor")?;
     loop {
         if ready_file(layout).exists() {
-            print!("{}", fs::read_to_string(&log_path)?.lines().filter(|line| is_announcement(line)).fold(
-                String::new(),
-                |text, line| text + line + "\n"
-            ));
+            print!(
+                "{}",
+                fs::read_to_string(&log_path)?
+                    .lines()
+                    .filter(|line| is_announcement(line))
+                    .fold(String::new(), |text, line| text + line + "\n")
+            );
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {
@@ -274,7 +278,6 @@ fn is_announcement(line: &str) -> bool {
 pub(crate) fn state(layout: &Layout) -> anyhow::Result<State> {
     State::read(layout)?.with_context(|| format!("node {} is not up", layout.node))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -75,22 +75,26 @@ impl Layer {
     }
 
     fn link(&mut self, path: &str, to: &str) -> anyhow::Result<()> {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_size(0);
-        header.set_mtime(EPOCH);
+        let mut header = header(EntryType::Symlink, 0o777, 0);
         Ok(self.archive.append_link(&mut header, path, to)?)
     }
 
     fn entry(&mut self, path: &str, kind: EntryType, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
-        header.set_mtime(EPOCH);
+        let mut header = header(kind, mode, bytes.len());
         Ok(self.archive.append_data(&mut header, path, bytes)?)
     }
+}
+
+/// The header of an entry that belongs to root.
+fn header(kind: EntryType, mode: u32, size: usize) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size as u64);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(EPOCH);
+    header
 }
 
 /// Writes an OCI layout that holds one image under one name.

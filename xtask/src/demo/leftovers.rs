@@ -27,7 +27,10 @@ impl Snapshot {
         for line in fs::read_to_string("/proc/self/mounts")?.lines() {
             let mut fields = line.split(' ').skip(1);
             if let (Some(path), Some(kind)) = (fields.next(), fields.next()) {
-                things.insert(format!("mount {path}"));
+                // `ip netns add` and `tidegate up` make this folder a mount, and leave it so for others.
+                if path != "/run/netns" {
+                    things.insert(format!("mount {path}"));
+                }
                 if kind.starts_with("cgroup") {
                     things.extend(names(&Path::new(path).join("tidegate")));
                     things.extend(Path::new(path).join("tidegate").is_dir().then(|| format!("{path}/tidegate")));
