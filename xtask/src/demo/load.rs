@@ -34,8 +34,9 @@ impl GatewayLoad {
         let output = cluster.path(&format!("load{version}.txt"));
         let file = fs::File::create(&output)?;
         let mut curl = gateway_curl(version, "echo.test");
-        curl.args(["--rate", GATEWAY_RATE, "-o", "/dev/null", "-w", "%{http_code} %{errormsg}\\n"]);
-        curl.arg(format!("https://echo.test:{HTTPS_PORT}/[1-100000]")).stdout(file).stderr(Stdio::null());
+        // Written to standard error, which is not buffered: the load ends by a signal.
+        curl.args(["--rate", GATEWAY_RATE, "-o", "/dev/null", "-w", "%{stderr}%{http_code} %{errormsg}\\n"]);
+        curl.arg(format!("https://echo.test:{HTTPS_PORT}/[1-100000]")).stdout(Stdio::null()).stderr(file);
         Ok(Self { curl: curl.spawn().context("cannot run curl")?, output })
     }
 
