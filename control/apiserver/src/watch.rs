@@ -41,7 +41,14 @@ pub(crate) async fn watch(context: &Context, resource: &Arc<Resource>) -> Reply 
     let selection = Selection::parse(resource, info)?;
     let options = Options::parse(context)?;
     let prefix = resource.prefix(&info.namespace);
-    let (initial, watch, revision) = start(context, &prefix, &options).await?;
+    let (initial, watch, revision) = match start(context, &prefix, &options).await {
+        // A request that is in order gets its refusal as an event, as from upstream: clients list anew only then.
+        Err(status) if status.reason == "Expired" => {
+            let event = json!({"type": "ERROR", "object": status.to_json()});
+            return Ok(reply::json(StatusCode::OK, &event));
+        }
+        result => result?,
+    };
     let include = form::include_object(context)?;
     let gauge = context.server.metrics.watches.with_label_values(&["watch", &resource.group, &resource.plural]);
     gauge.inc();

@@ -101,7 +101,9 @@ async fn versions_too_old_and_too_new_are_refused() {
     server.admin.post(MAPS, config_map("b", json!({}))).await.expect(201);
     compact(&server).await;
     let old = server.admin.get(&format!("{MAPS}?watch=true&resourceVersion={}", version(&created))).await;
-    assert!(old.message(410).starts_with("too old resource version"));
+    let event = old.expect(200);
+    assert_eq!((event["type"].as_str(), event["object"]["code"].as_u64()), (Some("ERROR"), Some(410)));
+    assert!(event["object"]["message"].as_str().unwrap().starts_with("too old resource version"));
     let new = server.admin.get(&format!("{MAPS}?watch=true&resourceVersion=999999")).await.expect(504);
     assert_eq!(new["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
 }
