@@ -23,6 +23,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/sbin/ip", "iproute2"),
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/bin/curl", "curl"),
+    ("/usr/bin/dig", "bind9-dnsutils"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/iptables-legacy-save", "iptables"),
