@@ -53,7 +53,7 @@ const LINES_LOOK: usize = 600;
 const LINES_MAX: usize = 1000;
 
 /// Words that betray one machine: absolute paths of a work place.
-const MACHINE_WORDS: &[&str] = &["/home/", "/root/", "/Users/"];
+const MACHINE_WORDS: &[&str] = &["/home/", "\"/root/", " /root/", "/Users/"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut findings = arrows()?;

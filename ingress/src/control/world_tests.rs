@@ -1,3 +1,5 @@
+//! The world as rules: Ingresses, classes, Services and Secrets in, targets and problems out.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

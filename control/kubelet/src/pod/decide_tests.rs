@@ -1,3 +1,5 @@
+//! What a pod needs next, by table.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The status of pods, by table.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,8 +1,9 @@
-//! What starting and asking costs. Not a test that can fail: run it alone, on a quiet machine, with
-//! `cargo test -p control-runtime --release --test speed -- --ignored --nocapture`. Needs root.
+//! What starting and asking costs. Not a test that can fail, so it is no test: run it alone, on a quiet machine, with
+//! `cargo bench -p control-runtime --bench speed -- --nocapture`. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be taken has failed")]
 
+#[path = "../tests/harness/mod.rs"]
 mod harness;
 
 use std::fs;
@@ -13,7 +14,6 @@ use harness::Node;
 const ROUNDS: usize = 40;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures"]
 async fn figures() {
     let node = Node::new().await;
     let (mut sandboxes, mut creates, mut starts, mut execs, mut stops, mut removes) =
