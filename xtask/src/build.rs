@@ -6,7 +6,9 @@ use crate::{ebpf, image};
 pub(crate) fn run() -> anyhow::Result<()> {
     ebpf::build()?;
     println!("build: tidegate (release)");
-    exec::run(command("cargo").args(["build", "--release", "--package", "tidegate"]))?;
+    // All default members: the tests select them all, and a smaller selection would compile dependencies with other
+    // features, that is twice.
+    exec::run(command("cargo").args(["build", "--release"]))?;
     println!("build: sample images");
     image::build()
 }

@@ -23,8 +23,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ("format", Box::new(|| exec::run(command("cargo").args(["fmt", "--all", "--check"])))),
         ("tidy", Box::new(tidy::run)),
         ("build", Box::new(build::run)),
-        ("unit, property and component tests", Box::new(|| suite(&[]))),
-        ("packet, namespace and kubectl tests", Box::new(|| suite(&["--package", "tidegate-tests"]))),
+        ("unit, property and component tests", Box::new(|| suite(Kind::Inner))),
+        ("packet, namespace and kubectl tests", Box::new(|| suite(Kind::Crossing))),
     ];
     if !args.no_demo {
         layers.push(("demo", Box::new(|| demo::run(&demo::Args::check()))));
@@ -46,16 +46,34 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
 
+/// Tests beside the code, or those that cross crates and need a set-up machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Inner,
+    Crossing,
+}
+
 /// Runs test binaries with nextest where it is installed, with cargo's own runner elsewhere. The release profile is used
-/// because the program is built with it anyway: every dependency is compiled once.
-fn suite(selection: &[&str]) -> anyhow::Result<()> {
+/// because the program is built with it anyway, and always the whole workspace is selected: another selection means other
+/// features, and every dependency compiled once more.
+fn suite(kind: Kind) -> anyhow::Result<()> {
+    const CROSSING: &str = "tidegate-tests";
     let nextest =
         exec::output(command("cargo").args(["nextest", "--version"])).is_ok_and(|found| found.status.success());
     let mut cargo = command("cargo");
     if nextest {
+        let filter = match kind {
+            Kind::Inner => format!("not package({CROSSING})"),
+            Kind::Crossing => format!("package({CROSSING})"),
+        };
         cargo.args(["nextest", "run", "--no-fail-fast", "--cargo-profile", "release"]);
+        cargo.args(["--workspace", "--exclude", "dataplane-ebpf", "--filterset", &filter]);
     } else {
         cargo.args(["test", "--no-fail-fast", "--release"]);
+        match kind {
+            Kind::Inner => cargo.args(["--workspace", "--exclude", "dataplane-ebpf", "--exclude", CROSSING]),
+            Kind::Crossing => cargo.args(["--package", CROSSING]),
+        };
     }
-    exec::run(cargo.args(selection))
+    exec::run(&mut cargo)
 }
