@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dataplane_user::inspect;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::layout::Layout;
 use crate::namespace::Namespaces;
@@ -63,6 +64,19 @@ enum Command {
     Inspect(inspect::Command),
 }
 
+impl Command {
+    /// Whether this only prints and ends, in contrast to the parts that serve.
+    fn prints(&self) -> bool {
+        matches!(self, Self::Down(_) | Self::Status(_) | Self::Image(_) | Self::Inspect(_))
+    }
+}
+
+/// `tidegate status | head` ends quietly with its reader; Rust's own start-up ignores the signal that does so.
+fn end_with_the_reader() {
+    // SAFETY: this is the only thread so far, and the default action runs no code of ours.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+}
+
 fn main() -> ExitCode {
     daemon::logging::init();
     // Several dependencies bring rustls; the provider is chosen once, here.
@@ -77,6 +91,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
+    if command.prints() {
+        end_with_the_reader();
+    }
     match command {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(&args),

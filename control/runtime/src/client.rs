@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -37,6 +38,7 @@ pub(crate) struct Program {
 impl Program {
     pub(crate) fn seal(path: &Path) -> Self {
         let sealed = read_only_view(path)
+            .or_else(|error| read_only_view(&by_own_name(path).ok_or(error)?))
             .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "cannot seal the shim's program"))
             .ok();
         Self { path: path.to_owned(), sealed }
@@ -83,6 +85,14 @@ impl Program {
             Err(_) => Err(RuntimeError::ShimStart(format!("no answer within {START_PATIENCE:?}"))),
         }
     }
+}
+
+/// `/proc/self/exe` leads to the mount that the process was started from, which only its own mount namespace can clone;
+/// a process that has changed namespaces since finds the same file by its name.
+fn by_own_name(link: &Path) -> Option<PathBuf> {
+    let path = std::fs::read_link(link).ok()?;
+    let (meant, found) = (std::fs::metadata(link).ok()?, std::fs::metadata(&path).ok()?);
+    ((meant.dev(), meant.ino()) == (found.dev(), found.ino())).then_some(path)
 }
 
 fn read_only_view(path: &Path) -> std::io::Result<OwnedFd> {
