@@ -1,35 +1,122 @@
-//! Objects that a bundled cluster has from the start, created once and then left to their owner.
+//! Objects that a bundled cluster has from the start: created where they are missing, then left to their owner; only what
+//! says where a part of this node listens is brought up to date.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use crate::layout::{DNS_PORT, DNS_SERVICE_IP};
+
 const RETRY: Duration = Duration::from_millis(100);
+const DNS_SERVICE: &str = "kube-dns";
+const DNS_NAMESPACE: &str = "kube-system";
 
 /// Creates what is missing, waiting for the API server to come up.
-pub(crate) async fn install(client: &Client, patience: Duration) -> anyhow::Result<()> {
+pub(crate) async fn install(client: &Client, node_ips: &[IpAddr], patience: Duration) -> anyhow::Result<()> {
     let started = tokio::time::Instant::now();
-    let class: IngressClass = serde_json::from_value(json!({
+    loop {
+        match install_once(client, node_ips).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_final(&error) || started.elapsed() > patience => {
+                return Err(error).context("the cluster's own objects cannot be installed");
+            }
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "API server not ready");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn install_once(client: &Client, node_ips: &[IpAddr]) -> anyhow::Result<()> {
+    let params = PostParams::default();
+    create(Api::all(client.clone()).create(&params, &ingress_class()?).await)?;
+    create(Api::namespaced(client.clone(), DNS_NAMESPACE).create(&params, &dns_service()?).await)?;
+
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), DNS_NAMESPACE);
+    let mut wanted = dns_slice(node_ips)?;
+    if create(slices.create(&params, &wanted).await)? {
+        return Ok(());
+    }
+    let found = slices.get(DNS_SERVICE).await?;
+    if (&found.endpoints, &found.ports) != (&wanted.endpoints, &wanted.ports) {
+        wanted.metadata.resource_version = found.resource_version();
+        slices.replace(DNS_SERVICE, &params, &wanted).await?;
+    }
+    Ok(())
+}
+
+/// An API server that is still starting refuses connections or answers 403 or 503; one that calls an object invalid will
+/// always do so.
+fn is_final(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 422)
+}
+
+/// Whether the object is new; one that is there already is no error.
+fn create<K>(result: kube::Result<K>) -> anyhow::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ingress_class() -> serde_json::Result<IngressClass> {
+    serde_json::from_value(json!({
         "metadata": {
             "name": "tidegate",
             "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
         },
         "spec": {"controller": "tidegate.dev/ingress"},
-    }))?;
-    let classes: Api<IngressClass> = Api::all(client.clone());
-    loop {
-        match classes.create(&PostParams::default(), &class).await {
-            Ok(_) => return Ok(()),
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => return Ok(()),
-            Err(error) if started.elapsed() > patience => return Err(error).context("the API server does not answer"),
-            Err(error) => {
-                tracing::debug!(%error, "API server not ready");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
+    }))
+}
+
+/// The name and labels by which tools look for the cluster's DNS.
+fn dns_service() -> serde_json::Result<Service> {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": DNS_SERVICE,
+            "labels": {
+                "k8s-app": DNS_SERVICE,
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "Tidegate-DNS",
+            },
+        },
+        "spec": {
+            "clusterIP": DNS_SERVICE_IP,
+            "ports": [
+                {"name": "dns", "port": DNS_PORT, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": DNS_PORT, "protocol": "TCP"},
+            ],
+        },
+    }))
+}
+
+/// No pod serves the names, so the slice is ours to write: the node's own address, where the DNS part listens.
+fn dns_slice(node_ips: &[IpAddr]) -> serde_json::Result<EndpointSlice> {
+    let own = node_ips.iter().filter(|ip| ip.is_ipv4());
+    let conditions = json!({"ready": true, "serving": true, "terminating": false});
+    let endpoints: Vec<_> = own.map(|ip| json!({"addresses": [ip], "conditions": conditions})).collect();
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": DNS_SERVICE,
+            "labels": {
+                "kubernetes.io/service-name": DNS_SERVICE,
+                "endpointslice.kubernetes.io/managed-by": "tidegate-up",
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [
+            {"name": "dns", "port": DNS_PORT, "protocol": "UDP"},
+            {"name": "dns-tcp", "port": DNS_PORT, "protocol": "TCP"},
+        ],
+    }))
 }

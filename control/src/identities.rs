@@ -14,7 +14,7 @@ use crate::pki::{Authority, Leaf, write_private};
 pub(crate) struct Endpoints {
     /// From the node's own network: what the parts use.
     pub(crate) internal: String,
-    /// From the host's loopback: what the administrator's kubeconfig says.
+    /// From the host's loopback: what the administrator and the parts outside a sandbox use.
     pub(crate) external: String,
     pub(crate) node_ips: Vec<IpAddr>,
     /// First address of each Service range: `kubernetes.default`.
@@ -62,11 +62,12 @@ pub(crate) fn ensure(layout: &Layout, endpoints: &Endpoints) -> anyhow::Result<(
         Leaf::client("scheduler", "system:kube-scheduler", None),
         Leaf::client("agent", "system:tidegate:agent", None),
         Leaf::client("ingress", "system:tidegate:ingress", None),
+        Leaf::client("dns", "system:tidegate:dns", None),
         Leaf::client(&node_file, &node_name, Some("system:nodes")),
     ];
     for leaf in &clients {
         authority.ensure(leaf)?;
-        let server = if leaf.name == "admin" { &endpoints.external } else { &endpoints.internal };
+        let server = if ["admin", "dns"].contains(&leaf.name) { &endpoints.external } else { &endpoints.internal };
         write_private(&layout.kubeconfig(leaf.name), &kubeconfig(layout, leaf.name, server)?)?;
     }
     Ok(())

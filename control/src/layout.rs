@@ -91,6 +91,10 @@ pub(crate) const NODE_PREFIXES: [u8; 2] = [24, 64];
 pub(crate) const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
 pub(crate) const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
 pub(crate) const API_PORT: u16 = 6443;
+/// The Service of the cluster's DNS, as `/etc/resolv.conf` of every pod has it.
+pub(crate) const DNS_SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(crate) const DNS_PORT: u16 = 53;
+pub(crate) const DNS_METRICS_PORT: u16 = 9153;
 
 #[cfg(test)]
 mod tests {

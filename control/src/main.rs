@@ -1,6 +1,6 @@
 //! The `tidegate` program: every part of Tidegate behind one command line.
 //!
-//! `up`, `down` and `status` handle a bundled cluster; `agent`, `ingress`, `node` and `control` are its parts, of which
+//! `up`, `down` and `status` handle a bundled cluster; `agent`, `ingress`, `dns`, `node` and `control` are its parts, of which
 //! the first two also work alone against any Kubernetes API server; `service`, `endpoint` and `doctor` show what the
 //! kernel really holds.
 
@@ -52,6 +52,8 @@ enum Command {
     Agent(Box<dataplane_user::agent::Args>),
     /// Run the ingress gateway.
     Ingress(Box<ingress::Args>),
+    /// Run the cluster's DNS server.
+    Dns(Box<control_dns::Args>),
     /// Run the kubelet of the bundled cluster.
     Node(Box<control_kubelet::Args>),
     /// Hold one pod (started by `node`).
@@ -101,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Control(args) => runtime()?.block_on(control::run(args)),
         Command::Agent(args) => runtime()?.block_on(dataplane_user::agent::run(*args)),
         Command::Ingress(args) => ingress::run(*args),
+        Command::Dns(args) => runtime()?.block_on(control_dns::run(*args)),
         Command::Node(args) => runtime()?.block_on(control_kubelet::run(*args)),
         Command::Shim(args) => control_runtime::shim::main(args),
         Command::Image(command) => control_runtime::cli::run(command),

@@ -5,8 +5,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -211,19 +211,23 @@ async fn link_index(handle: &rtnetlink::Handle, name: &str) -> anyhow::Result<u3
     Ok(link.header.index)
 }
 
-/// Listening sockets made inside a network namespace belong to it for ever, whoever holds them.
-pub(crate) fn listen(
-    network: Option<PathBuf>,
-    addresses: Vec<(IpAddr, u16)>,
-) -> anyhow::Result<Vec<std::net::TcpListener>> {
-    in_network(network, move || {
-        addresses
-            .into_iter()
-            .map(|(ip, port)| {
-                std::net::TcpListener::bind((ip, port)).with_context(|| {
-                    format!("cannot listen on {ip} port {port}; is something else using it? choose another port")
-                })
-            })
-            .collect()
-    })
+/// What a socket is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Stream,
+    Datagram,
+}
+
+/// Sockets made inside a network namespace belong to it for ever, whoever holds them.
+pub(crate) fn listen(network: Option<PathBuf>, kind: Kind, addresses: Vec<SocketAddr>) -> anyhow::Result<Vec<OwnedFd>> {
+    let open = move |address: SocketAddr| match kind {
+        Kind::Stream => TcpListener::bind(address).map(OwnedFd::from),
+        Kind::Datagram => UdpSocket::bind(address).map(OwnedFd::from),
+    };
+    let explained = move |address: SocketAddr| {
+        open(address).with_context(|| {
+            format!("cannot listen on {address} ({kind:?}); is something else using it? choose another port")
+        })
+    };
+    in_network(network, move || addresses.into_iter().map(explained).collect())
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +34,18 @@ const PARKED_FD_MIN: RawFd = 200;
 pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) args: Vec<String>,
-    /// Listening sockets to hand in, by the name under which the part takes them.
-    pub(crate) sockets: Vec<(&'static str, TcpListener)>,
+    /// Sockets to hand in, by the name under which the part takes them.
+    pub(crate) sockets: Vec<(&'static str, OwnedFd)>,
+    pub(crate) home: Home,
+}
+
+/// Where a part runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In the node's namespaces.
+    Node,
+    /// In the host's, for what must reach the world outside a sandbox; its sockets may still be the node's.
+    Host,
 }
 
 /// What `tidegate status` and `tidegate down` read.
@@ -184,7 +193,10 @@ impl Keeper {
         let names: Vec<&str> = self.part.sockets.iter().map(|(name, _)| *name).collect();
         command.env("LISTEN_FDNAMES", names.join(":"));
         let sockets: Vec<RawFd> = self.part.sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
-        let namespaces = self.namespaces.descriptors();
+        let namespaces = match self.part.home {
+            Home::Node => self.namespaces.descriptors(),
+            Home::Host => Vec::new(),
+        };
         let cgroup = self.cgroup.as_raw_fd();
         // SAFETY: between fork and exec only system calls are made, on descriptors that the parent keeps open.
         unsafe { command.pre_exec(move || prepare_child(cgroup, &namespaces, &sockets)) };

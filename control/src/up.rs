@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,14 +15,13 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::cgroup::Hierarchies;
 use crate::identities::{self, Endpoints};
-use crate::layout::{API_PORT, Layout, NODE_IPS, POD_CIDRS, SERVICE_CIDRS};
-use crate::namespace::{self, Namespaces};
-use crate::supervisor::{Part, State, Supervisor};
+use crate::layout::{API_PORT, DNS_METRICS_PORT, DNS_PORT, DNS_SERVICE_IP, Layout, NODE_IPS, POD_CIDRS, SERVICE_CIDRS};
+use crate::namespace::{self, Kind, Namespaces};
+use crate::supervisor::{Home, Part, State, Supervisor};
 use crate::{addons, down};
 
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
-const CLUSTER_DNS: &str = "10.96.0.10";
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
@@ -104,7 +104,7 @@ async fn supervise(args: &Args, layout: &Layout) -> anyhow::Result<()> {
     let parts = parts(args, layout, &node_ips, &hierarchies)?;
     let supervisor = Supervisor::new(layout.clone(), Namespaces::open(layout)?, daemons, args.sandbox)?;
     let running = tokio::spawn(supervisor.run(parts, shutdown.clone()));
-    let announce = announce_when_ready(args, layout);
+    let announce = announce_when_ready(args, layout, &node_ips);
     tokio::select! {
         result = announce => result?,
         () = shutdown.cancelled() => {}
@@ -165,38 +165,42 @@ fn parts(args: &Args, layout: &Layout, node_ips: &[IpAddr], cgroups: &Hierarchie
         "--client-ca-file",
         &pki("ca.crt"),
     ]));
-    kubelet.extend(strings(&["--cluster-dns", CLUSTER_DNS]));
+    kubelet.extend(strings(&["--cluster-dns", &DNS_SERVICE_IP.to_string()]));
     kubelet.extend(node("--node-ip"));
     if let Some(images) = preload(args) {
         kubelet.extend(["--preload-images".to_owned(), path(images)]);
     }
 
+    let dns = strings(&["--kubeconfig", &path(layout.kubeconfig("dns"))]);
+
     let mut sockets = sockets(args, layout, node_ips)?;
-    let mut take = |name: &'static str| sockets.extract_if(.., |(found, _)| *found == name).collect::<Vec<_>>();
+    let mut take = |names: &[&str]| sockets.extract_if(.., |(found, _)| names.contains(found)).collect::<Vec<_>>();
     Ok(vec![
-        Part { name: "control", args: control, sockets: take("api") },
-        Part { name: "agent", args: agent, sockets: vec![] },
-        Part { name: "node", args: kubelet, sockets: vec![] },
-        Part { name: "ingress", args: ingress, sockets: take("http").into_iter().chain(take("https")).collect() },
+        Part { name: "control", args: control, sockets: take(&["api"]), home: Home::Node },
+        Part { name: "agent", args: agent, sockets: vec![], home: Home::Node },
+        Part { name: "dns", args: dns, sockets: take(&["dns", "dns-admin"]), home: Home::Host },
+        Part { name: "node", args: kubelet, sockets: vec![], home: Home::Node },
+        Part { name: "ingress", args: ingress, sockets: take(&["http", "https"]), home: Home::Node },
     ])
 }
 
 /// Every listening socket of the cluster: on the host's loopback and on the node's own addresses.
-fn sockets(
-    args: &Args,
-    layout: &Layout,
-    node_ips: &[IpAddr],
-) -> anyhow::Result<Vec<(&'static str, std::net::TcpListener)>> {
+fn sockets(args: &Args, layout: &Layout, node_ips: &[IpAddr]) -> anyhow::Result<Vec<(&'static str, OwnedFd)>> {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let network = args.sandbox.then(|| layout.network_namespace());
     let ports = [("api", args.api_port, API_PORT), ("http", args.http_port, 80), ("https", args.https_port, 443)];
+    let at = |port| node_ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect::<Vec<_>>();
     let mut sockets = Vec::new();
     for (name, host_port, node_port) in ports {
-        let host = namespace::listen(None, vec![(loopback, host_port)])?;
-        let inside = node_ips.iter().map(|ip| (*ip, node_port)).collect();
-        let node = namespace::listen(network.clone(), inside)?;
+        let host = namespace::listen(None, Kind::Stream, vec![SocketAddr::new(loopback, host_port)])?;
+        let node = namespace::listen(network.clone(), Kind::Stream, at(node_port))?;
         sockets.extend(host.into_iter().chain(node).map(|socket| (name, socket)));
     }
+    for kind in [Kind::Stream, Kind::Datagram] {
+        sockets.extend(namespace::listen(network.clone(), kind, at(DNS_PORT))?.into_iter().map(|one| ("dns", one)));
+    }
+    let admin = vec![SocketAddr::new(loopback, DNS_METRICS_PORT)];
+    sockets.extend(namespace::listen(network, Kind::Stream, admin)?.into_iter().map(|one| ("dns-admin", one)));
     Ok(sockets)
 }
 
@@ -206,10 +210,10 @@ fn preload(args: &Args) -> Option<PathBuf> {
     args.preload.clone().or_else(beside)
 }
 
-async fn announce_when_ready(args: &Args, layout: &Layout) -> anyhow::Result<()> {
+async fn announce_when_ready(args: &Args, layout: &Layout, node_ips: &[IpAddr]) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let client = crate::client(&layout.kubeconfig("admin")).await?;
-    addons::install(&client, READY_PATIENCE).await?;
+    addons::install(&client, node_ips, READY_PATIENCE).await?;
     let nodes: Api<Node> = Api::all(client);
     loop {
         if nodes.get_opt(&layout.node).await.ok().flatten().is_some_and(|node| is_ready(&node)) {

@@ -4,6 +4,10 @@ mod checks;
 mod cluster;
 mod leftovers;
 mod load;
+mod names;
+mod rollout;
+mod streams;
+mod toolbox;
 
 use std::time::Instant;
 

@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub cache_entries: usize,
 
-    /// Where metrics and health are served.
+    /// Where metrics and health are served, unless a socket named `dns-admin` is handed in.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9153")]
     pub admin_bind: SocketAddr,
 }

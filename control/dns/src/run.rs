@@ -16,6 +16,9 @@ use crate::serve::{self, Sockets};
 use crate::watch;
 use crate::zone::Zone;
 
+/// The name of the socket for metrics and health, where it is handed in.
+const ADMIN_SOCKET: &str = "dns-admin";
+
 /// Serves until SIGTERM or SIGINT. Other names than the cluster's are answered at once, the cluster's as they get known.
 ///
 /// # Errors
@@ -24,7 +27,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // A process that installed a provider before us keeps it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let shutdown = daemon::shutdown::on_signal().context("cannot listen for signals")?;
-    let sockets = Sockets::open(Inherited::from_env()?, &args.bind)?;
+    let mut inherited = Inherited::from_env()?;
+    let sockets = Sockets::open(&mut inherited, &args.bind)?;
+    let admin = admin(&mut inherited, &args)?;
     let own = sockets.addresses();
     let metrics = Arc::new(Metrics::new().context("cannot set up metrics")?);
 
@@ -38,9 +43,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let zone = Zone::new(args.cluster_domain.clone(), args.ttl, serial());
     let responder = Arc::new(Responder::new(zone, forwarder, Arc::clone(&metrics)));
 
-    let admin = tokio::net::TcpListener::bind(args.admin_bind)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.admin_bind))?;
     tokio::spawn(pages(&responder, &metrics).serve(admin, shutdown.clone()));
 
     let client = client(&args).await?;
@@ -55,6 +57,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn serial() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The listener for metrics and health: the one handed in, or our own.
+fn admin(inherited: &mut Inherited, args: &Args) -> anyhow::Result<tokio::net::TcpListener> {
+    let handed_in = inherited.take(ADMIN_SOCKET).context("cannot take the inherited admin listener")?.pop();
+    let listener = handed_in.map_or_else(
+        || {
+            let own = std::net::TcpListener::bind(args.admin_bind)?;
+            own.set_nonblocking(true).map(|()| own)
+        },
+        Ok,
+    );
+    listener
+        .and_then(tokio::net::TcpListener::from_std)
+        .with_context(|| format!("cannot listen on {}", args.admin_bind))
 }
 
 fn pages(responder: &Arc<Responder>, metrics: &Metrics) -> Admin {

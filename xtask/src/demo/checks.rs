@@ -9,10 +9,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::demo::cluster::{Cluster, NODE, eventually};
-use crate::demo::load::{ClientPod, GatewayLoad, ask_gateway, gateway_curl, tally};
+use crate::demo::load::{ClientPod, ask_gateway, gateway_curl, tally, under_load};
+use crate::demo::{names, rollout, streams};
 use crate::exec;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the connections are held while parts are killed.
 const HOLD_SECONDS: &str = "45";
 const HELD_CONNECTIONS: usize = 4;
@@ -29,6 +30,10 @@ const PROMISES: &[Promise] = &[
     ("scaling 3→5→2 under constant load loses no request", scaling),
     ("killing agent, ingress, control and node with -9 loses no established connection", killing),
     ("a pod whose readiness fails leaves the rotation", readiness),
+    ("a container whose liveness fails is restarted and no request is lost", rollout::liveness),
+    ("a rolling update and its undo under constant load lose no request", rollout::update_and_undo),
+    ("names of Services and pods resolve inside pods", names::resolve),
+    ("exec, cp and port-forward reach into a pod", streams::reach),
 ];
 
 pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
@@ -60,19 +65,19 @@ fn maps(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn pods(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
+pub(super) fn pods(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
     let list = cluster.get(&["pods", "-n", "sample", "-l", "app=echo"])?;
     Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub(super) fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     pod["metadata"]["deletionTimestamp"].is_null()
         && conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// Waits until exactly `count` pods exist, all Ready.
-fn wait_for_pods(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
+pub(super) fn wait_for_pods(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     eventually(&format!("{count} pods Ready"), PATIENCE, || {
         let pods = pods(cluster)?;
         Ok(pods.len() == count && pods.iter().all(is_ready))
@@ -119,7 +124,7 @@ fn through_the_gateway(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(format!("{total} requests, 404 for the unknown, status address {address}"))
 }
 
-fn cluster_ips(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+pub(super) fn cluster_ips(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let service = cluster.get(&["service", "-n", "sample", "echo"])?;
     let ips = service["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
     let ips: Vec<String> = ips.iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
@@ -152,32 +157,15 @@ fn no_rules(cluster: &Cluster) -> anyhow::Result<String> {
 }
 
 fn scaling(cluster: &Cluster) -> anyhow::Result<String> {
-    let addresses = cluster_ips(cluster)?;
-    let clients = [
-        ClientPod::start(cluster, "load-v4", &["load", &addresses[0], "25"])?,
-        ClientPod::start(cluster, "load-v6", &["load", &addresses[1], "25"])?,
-    ];
-    for client in &clients {
-        client.wait_running()?;
-    }
-    let loads = [GatewayLoad::start(cluster, "--http1.1")?, GatewayLoad::start(cluster, "--http2")?];
-    for replicas in [5, 2] {
-        cluster.kubectl(&["scale", "deployment", "-n", "sample", "echo", &format!("--replicas={replicas}")])?;
-        wait_for_pods(cluster, replicas)?;
-        std::thread::sleep(SETTLE);
-    }
-    let mut asked = 0;
-    for load in loads {
-        let count = load.stop()?;
-        ensure!(count.lost.is_empty(), "lost through the gateway: {:?} of {}", count.lost, count.asked);
-        asked += count.asked;
-    }
-    let mut inside = 0;
-    for client in clients {
-        inside += tally(&client.finish()?, "host").values().sum::<u32>();
-    }
-    ensure!(asked > 200 && inside > 1000, "too little load to tell: {asked} and {inside} requests");
-    Ok(format!("0 of {asked} through the gateway, 0 of {inside} new connections from pods"))
+    let served = under_load(cluster, &cluster_ips(cluster)?, 25, || {
+        for replicas in [5, 2] {
+            cluster.kubectl(&["scale", "deployment", "-n", "sample", "echo", &format!("--replicas={replicas}")])?;
+            wait_for_pods(cluster, replicas)?;
+            std::thread::sleep(SETTLE);
+        }
+        Ok(())
+    })?;
+    Ok(served.to_string())
 }
 
 fn killing(cluster: &Cluster) -> anyhow::Result<String> {

@@ -149,7 +149,7 @@ impl Cluster {
         {
             println!("{}", self.kubectl(&args).unwrap_or_else(|error| format!("{error:#}")));
         }
-        for part in ["supervisor", "control", "agent", "node", "ingress"] {
+        for part in ["supervisor", "control", "agent", "dns", "node", "ingress"] {
             let path = if part == "supervisor" {
                 self.dir.join("supervisor.log")
             } else {

@@ -17,20 +17,20 @@ const GATEWAY_RATE: &str = "100/s";
 const POD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// One curl that asks the gateway again and again over one connection.
-pub(crate) struct GatewayLoad {
+struct GatewayLoad {
     curl: Child,
     output: String,
 }
 
 /// What a load has counted.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) asked: usize,
-    pub(crate) lost: Vec<String>,
+struct Count {
+    asked: usize,
+    lost: Vec<String>,
 }
 
 impl GatewayLoad {
-    pub(crate) fn start(cluster: &Cluster, version: &str) -> anyhow::Result<Self> {
+    fn start(cluster: &Cluster, version: &str) -> anyhow::Result<Self> {
         let output = cluster.path(&format!("load{version}.txt"));
         let file = fs::File::create(&output)?;
         let mut curl = gateway_curl(version, "echo.test");
@@ -40,7 +40,7 @@ impl GatewayLoad {
         Ok(Self { curl: curl.spawn().context("cannot run curl")?, output })
     }
 
-    pub(crate) fn stop(mut self) -> anyhow::Result<Count> {
+    fn stop(mut self) -> anyhow::Result<Count> {
         kill(Pid::from_raw(self.curl.id() as i32), Signal::SIGKILL)?;
         self.curl.wait()?;
         let text = fs::read_to_string(&self.output)?;
@@ -49,6 +49,56 @@ impl GatewayLoad {
         let lost = lines.iter().filter(|line| !line.starts_with("200")).map(|line| (*line).to_owned()).collect();
         Ok(Count { asked: lines.len(), lost })
     }
+}
+
+/// How many requests were made while something happened, none of them lost.
+#[derive(Debug)]
+pub(crate) struct Served {
+    gateway: usize,
+    pods: u32,
+}
+
+impl std::fmt::Display for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "0 of {} through the gateway, 0 of {} new connections from pods", self.gateway, self.pods)
+    }
+}
+
+/// Asks the sample through the gateway (h1 and h2) and from two pods by ClusterIP (v4 and v6) while `work` is done, which
+/// has to end within `seconds`; a single lost request is an error.
+pub(crate) fn under_load(
+    cluster: &Cluster,
+    addresses: &[String],
+    seconds: u32,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Served> {
+    let seconds = seconds.to_string();
+    let start = |(index, address): (usize, &String)| {
+        ClientPod::start(cluster, &format!("load-{index}"), &["load", address, &seconds])
+    };
+    let clients = addresses.iter().enumerate().map(start).collect::<anyhow::Result<Vec<_>>>()?;
+    for client in &clients {
+        client.wait_running()?;
+    }
+    let loads = [GatewayLoad::start(cluster, "--http1.1")?, GatewayLoad::start(cluster, "--http2")?];
+    let worked = work();
+    let counts = loads.map(GatewayLoad::stop);
+    worked?;
+    let mut served = Served { gateway: 0, pods: 0 };
+    for count in counts {
+        let count = count?;
+        if !count.lost.is_empty() {
+            bail!("lost through the gateway: {:?} of {}", count.lost, count.asked);
+        }
+        served.gateway += count.asked;
+    }
+    for client in clients {
+        served.pods += tally(&client.finish()?, "host").values().sum::<u32>();
+    }
+    if served.gateway < 200 || served.pods < 1000 {
+        bail!("too little load to tell: {served:?}");
+    }
+    Ok(served)
 }
 
 /// A curl that reaches the gateway on the host's loopback under any host name.

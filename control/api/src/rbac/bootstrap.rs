@@ -140,6 +140,7 @@ fn basic_bindings() -> Vec<Value> {
         binding("system:node-proxier", vec![user("system:kube-proxy")]),
         binding("system:tidegate:agent", vec![user("system:tidegate:agent")]),
         binding("system:tidegate:ingress", vec![user("system:tidegate:ingress")]),
+        binding("system:tidegate:dns", vec![user("system:tidegate:dns")]),
     ]
 }
 
@@ -206,6 +207,10 @@ fn part_roles() -> Vec<Value> {
                 (&["create", "patch"], "events.k8s.io", &["events"]),
             ]),
         ),
+        role(
+            "system:tidegate:dns",
+            rules(&[(READ, "", &["namespaces", "services"]), (READ, "discovery.k8s.io", &["endpointslices"])]),
+        ),
     ]
 }
 
@@ -257,6 +262,8 @@ mod tests {
             ("system:tidegate:ingress", resource("update", "networking.k8s.io", "ingresses/status"), true),
             ("system:tidegate:ingress", resource("update", "networking.k8s.io", "ingresses"), false),
             ("system:tidegate:ingress", resource("create", "", "events"), true),
+            ("system:tidegate:dns", resource("list", "", "services"), true),
+            ("system:tidegate:dns", resource("list", "", "pods"), false),
             ("system:kube-scheduler", resource("create", "", "pods/binding"), true),
             ("view", resource("get", "", "pods/log"), true),
             ("view", resource("get", "", "secrets"), false),

@@ -26,7 +26,7 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     /// Inherited sockets win.
-    pub(crate) fn open(mut inherited: Inherited, addresses: &[SocketAddr]) -> anyhow::Result<Self> {
+    pub(crate) fn open(inherited: &mut Inherited, addresses: &[SocketAddr]) -> anyhow::Result<Self> {
         let udp = inherited.take_udp(NAME).context("cannot take inherited datagram sockets")?;
         let tcp = inherited.take(NAME).context("cannot take inherited listeners")?;
         if !udp.is_empty() || !tcp.is_empty() {
