@@ -22,7 +22,21 @@ const NOTE_CHARS_MAX: usize = 1024;
 pub(crate) struct Events {
     client: Client,
     controller: Arc<str>,
-    written: Arc<Mutex<HashMap<(String, String, String), (String, i32)>>>,
+    written: Arc<Mutex<HashMap<Said, Written>>>,
+}
+
+/// What makes two events the same.
+#[derive(PartialEq, Eq, Hash)]
+struct Said {
+    uid: String,
+    reason: String,
+    note: String,
+}
+
+/// An event that exists.
+struct Written {
+    name: String,
+    count: i32,
 }
 
 impl Events {
@@ -53,13 +67,14 @@ impl Events {
         let namespace = regarding.namespace.clone().unwrap_or_else(|| "default".into());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let now = Timestamp::now();
-        let key = (regarding.uid.clone().unwrap_or_default(), reason.to_owned(), note.clone());
+        let uid = regarding.uid.clone().unwrap_or_default();
+        let said = Said { uid, reason: reason.to_owned(), note: note.clone() };
         // Held while writing, so that the same event seen twice at once is one event.
         let mut written = self.written.lock().await;
-        if let Some((name, count)) = written.get_mut(&key) {
-            *count += 1;
-            let patch = json!({"count": *count, "lastTimestamp": Time(now)});
-            match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        if let Some(before) = written.get_mut(&said) {
+            before.count += 1;
+            let patch = json!({"count": before.count, "lastTimestamp": Time(now)});
+            match api.patch(&before.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 // Its time is over; a new one begins.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 result => return result.map(drop),
@@ -71,7 +86,7 @@ impl Events {
         if written.len() >= REMEMBERED_MAX {
             written.clear();
         }
-        written.insert(key, (name, 1));
+        written.insert(said, Written { name, count: 1 });
         Ok(())
     }
 
