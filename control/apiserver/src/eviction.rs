@@ -55,7 +55,8 @@ pub(crate) async fn evict(context: &Context, resource: &Arc<Resource>, body: Inc
         (Err(status), Some(budget)) if status.code == 409 => Err(still_processed(&budget)),
         (result, _) => {
             result?;
-            let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+            let success =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
             reply::value(StatusCode::CREATED, &success, wanted)
         }
     }
@@ -88,7 +89,8 @@ async fn approve(context: &Context, pod: &Value, dry_run: bool) -> Result<Approv
         [] => return Ok(Approval::Charged),
         [one] => one,
         _ => {
-            let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            let text =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
             return Err(Status::new(500, "InternalError", text));
         }
     };

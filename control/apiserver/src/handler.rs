@@ -17,9 +17,7 @@ use crate::authz::Attributes;
 use crate::reply::{self, Body, Reply};
 use crate::request::RequestInfo;
 use crate::state::Server;
-use crate::{
-    delete, discovery, eviction, health, log, negotiate, read, reviews, stream, subresource, watch, write,
-};
+use crate::{delete, discovery, eviction, health, log, negotiate, read, reviews, stream, subresource, watch, write};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Paths that nobody needs an identity for.
