@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control-store", &[]),
     ("control-api", &[]),
     ("control-apiserver", &["control-api", "control-store", "daemon"]),
-    ("control-controllers", &[]),
+    ("control-controllers", &["control-api"]),
     ("control-dns", &["daemon"]),
     ("control-scheduler", &[]),
     ("control-runtime", &[]),

@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(groups["apiVersion"], "apidiscovery.k8s.io/v2beta1");
         let apps = &groups["items"][0];
         assert_eq!(apps["metadata"]["name"], "apps");
-        let deployments = &apps["versions"][0]["resources"][1];
+        let deployments = &apps["versions"][0]["resources"][2];
         assert_eq!(deployments["responseKind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
         assert_eq!(deployments["scope"], "Namespaced");
         assert_eq!(deployments["subresources"][0]["subresource"], "scale");

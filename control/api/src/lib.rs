@@ -13,6 +13,7 @@ pub mod prune;
 pub mod quantity;
 pub mod rbac;
 pub mod registry;
+pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod status;

@@ -213,22 +213,27 @@ impl Status {
 
 impl Details {
     fn to_json(&self) -> Value {
-        let mut object = Map::new();
-        for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
-            if !value.is_empty() {
-                object.insert(key.into(), value.as_str().into());
-            }
-        }
+        let fields = [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)];
+        let mut object = without_empty(fields);
         if !self.causes.is_empty() {
-            let causes = self
-                .causes
-                .iter()
-                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
-            object.insert("causes".into(), causes.collect());
+            object.insert("causes".into(), self.causes.iter().map(Cause::to_json).collect());
         }
         if let Some(seconds) = self.retry_after_seconds {
             object.insert("retryAfterSeconds".into(), seconds.into());
         }
         Value::Object(object)
     }
+}
+
+impl Cause {
+    fn to_json(&self) -> Value {
+        let fields = [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
+        Value::Object(without_empty(fields))
+    }
+}
+
+/// Fields without a value are left out, as upstream does.
+fn without_empty<const N: usize>(fields: [(&str, &String); N]) -> Map<String, Value> {
+    let present = fields.into_iter().filter(|(_, value)| !value.is_empty());
+    present.map(|(key, value)| (key.to_owned(), value.as_str().into())).collect()
 }

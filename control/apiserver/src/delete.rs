@@ -25,11 +25,11 @@ const ATTEMPTS_MAX: usize = 20;
 
 /// What a client wants of a deletion, from body and query.
 #[derive(Debug, Default, Clone)]
-struct Options {
+pub(crate) struct Options {
     strategy: strategy::DeleteOptions,
     uid: Option<String>,
-    resource_version: Option<String>,
-    dry_run: bool,
+    pub(crate) resource_version: Option<String>,
+    pub(crate) dry_run: bool,
 }
 
 pub(crate) async fn one(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
@@ -74,13 +74,18 @@ fn success(resource: &Resource, object: &Value) -> Value {
 
 impl Options {
     async fn read(context: &Context, body: Incoming) -> Result<Self, Status> {
-        let info = &context.info;
         let is_empty = hyper::body::Body::is_end_stream(&body);
         let options = if is_empty {
             Value::Null
         } else {
             body::optional(context, &GroupVersionKind::new("", "v1", "DeleteOptions"), body).await?
         };
+        Self::of(context, &options)
+    }
+
+    /// What a DeleteOptions object and the query say together.
+    pub(crate) fn of(context: &Context, options: &Value) -> Result<Self, Status> {
+        let info = &context.info;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let by_query = info.query.number("gracePeriodSeconds")?.map(|seconds| seconds as i64);
         let mut propagation = text(&options["propagationPolicy"]);
@@ -121,7 +126,7 @@ fn parse_propagation(text: &str) -> Result<Propagation, Status> {
 }
 
 /// Deletes or begins to. Returns the object's last or newest state and whether it is gone.
-async fn delete(
+pub(crate) async fn delete(
     context: &Context,
     resource: &Arc<Resource>,
     namespace: &str,

@@ -17,7 +17,7 @@ use crate::authz::Attributes;
 use crate::reply::{self, Body, Reply};
 use crate::request::RequestInfo;
 use crate::state::Server;
-use crate::{delete, discovery, health, log, negotiate, read, reviews, stream, subresource, watch, write};
+use crate::{delete, discovery, eviction, health, log, negotiate, read, reviews, stream, subresource, watch, write};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Paths that nobody needs an identity for.
@@ -204,6 +204,7 @@ async fn subresource_request(context: &Context, resource: &Arc<Resource>, reques
         ("scale", "get") => subresource::scale_get(context, resource).await,
         ("scale", "update") => subresource::scale_update(context, resource, body).await,
         ("scale", "patch") => subresource::scale_patch(context, resource, body).await,
+        ("eviction", _) => eviction::evict(context, resource, body).await,
         ("binding", _) => subresource::bind(context, resource, body).await,
         ("token", _) => subresource::token(context, resource, body).await,
         _ => Err(Status::no_such_path()),

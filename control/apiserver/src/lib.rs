@@ -19,6 +19,7 @@ mod bootstrap;
 mod config;
 mod delete;
 mod discovery;
+mod eviction;
 mod follow;
 mod form;
 mod handler;

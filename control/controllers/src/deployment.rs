@@ -19,14 +19,15 @@ use tokio::task::JoinSet;
 
 use crate::Cluster;
 use crate::deployment::rollout::Intent;
+use crate::events::Events;
 use crate::meta;
 use crate::queue::{self, Key, Next};
 
 pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
-    let shared = Arc::clone(cluster);
+    let (shared, events) = (Arc::clone(cluster), Events::new(cluster, "deployment-controller"));
     let queue = queue::start("deployment", tasks, move |key| {
-        let cluster = Arc::clone(&shared);
-        async move { reconcile(&cluster, &key).await }
+        let (cluster, events) = (Arc::clone(&shared), events.clone());
+        async move { reconcile(&cluster, &events, &key).await }
     });
     let deployments = queue.clone();
     cluster.deployments.on_change(move |old, new| {
@@ -55,7 +56,7 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
     });
 }
 
-async fn reconcile(cluster: &Cluster, key: &Key) -> anyhow::Result<Next> {
+async fn reconcile(cluster: &Cluster, events: &Events, key: &Key) -> anyhow::Result<Next> {
     let Some(deployment) = cluster.deployments.get(&key.namespace, &key.name) else { return Ok(Next::Await) };
     let spec = deployment.spec.as_ref().context("a Deployment without a spec")?;
     let selector = meta::selector(&spec.selector)?;
@@ -71,12 +72,12 @@ async fn reconcile(cluster: &Cluster, key: &Key) -> anyhow::Result<Next> {
     });
     let outcome = rollout::plan(&deployment, &sets, &pods, Timestamp::now());
     for intent in outcome.intents {
-        apply(cluster, &deployment, intent).await?;
+        apply(cluster, events, &deployment, intent).await?;
     }
     Ok(outcome.look_again_seconds.map_or(Next::Await, |seconds| Next::After(Duration::from_secs(seconds))))
 }
 
-async fn apply(cluster: &Cluster, deployment: &Deployment, intent: Intent) -> anyhow::Result<()> {
+async fn apply(cluster: &Cluster, events: &Events, deployment: &Deployment, intent: Intent) -> anyhow::Result<()> {
     let namespace = deployment.namespace().unwrap_or_default();
     let sets: Api<ReplicaSet> = Api::namespaced(cluster.client.clone(), &namespace);
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace);
@@ -95,14 +96,24 @@ async fn apply(cluster: &Cluster, deployment: &Deployment, intent: Intent) -> an
                     bump_collision_count(&deployments, deployment).await?;
                 }
             }
-            result => drop(result?),
-        },
-        Intent::Change { set, replicas, annotations } => {
-            let mut patch = json!({"metadata": {"annotations": annotations}});
-            if let Some(replicas) = replicas {
-                patch["spec"] = json!({"replicas": replicas});
+            result => {
+                let made = result?;
+                let size = made.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+                tell_scale(events, deployment, &made.name_any(), (0, size));
             }
-            sets.patch(&set, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        },
+        Intent::Change(change) => {
+            let mut patch = json!({"metadata": {"annotations": change.annotations}});
+            if let Some((_, replicas)) = change.replicas {
+                patch["spec"]["replicas"] = replicas.into();
+            }
+            if let Some(seconds) = change.min_ready_seconds {
+                patch["spec"]["minReadySeconds"] = seconds.into();
+            }
+            sets.patch(&change.set, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            if let Some(sizes) = change.replicas {
+                tell_scale(events, deployment, &change.set, sizes);
+            }
         }
         Intent::Delete { set } => {
             let params =
@@ -122,6 +133,14 @@ async fn apply(cluster: &Cluster, deployment: &Deployment, intent: Intent) -> an
         }
     }
     Ok(())
+}
+
+fn tell_scale(events: &Events, deployment: &Deployment, set: &str, (before, after): (i32, i32)) {
+    if before != after {
+        let direction = if after > before { "up" } else { "down" };
+        let note = format!("Scaled {direction} replica set {set} from {before} to {after}");
+        events.normal(deployment, "ScalingReplicaSet", note);
+    }
 }
 
 async fn bump_collision_count(api: &Api<Deployment>, deployment: &Deployment) -> anyhow::Result<()> {

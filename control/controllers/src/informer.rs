@@ -74,6 +74,11 @@ where
         self.store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace) && wanted(object))
     }
 
+    /// All known objects.
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
     /// Calls `listener` with the object before and after each change, and once for each object known already.
     pub(crate) fn on_change(&self, listener: impl Fn(Option<&K>, Option<&K>) + Send + Sync + 'static) {
         let mut listeners = self.listeners.write();

@@ -8,24 +8,39 @@
 //! Each controller's file holds a pure function from what is observed and wanted to what to do, and a thin part that calls
 //! the API. Everything is level-triggered: a key says which object to look at, never what happened to it.
 
+mod amount;
+mod cron_job;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
+mod events;
 mod garbage;
+mod hash;
 mod informer;
+mod job;
 mod meta;
 mod namespace;
 mod node;
+mod node_selector;
+mod pod_control;
+mod pod_garbage;
 mod queue;
 mod replica_set;
+mod revision;
 mod service_account;
+mod stateful_set;
+mod taint;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,16 +60,22 @@ pub struct Config {
 struct Cluster {
     client: Client,
     config: Config,
+    budgets: Informer<PodDisruptionBudget>,
     config_maps: Informer<ConfigMap>,
+    cron_jobs: Informer<CronJob>,
+    daemon_sets: Informer<DaemonSet>,
     deployments: Informer<Deployment>,
+    jobs: Informer<Job>,
     leases: Informer<Lease>,
     namespaces: Informer<Namespace>,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     replica_sets: Informer<ReplicaSet>,
+    revisions: Informer<ControllerRevision>,
     service_accounts: Informer<ServiceAccount>,
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
+    stateful_sets: Informer<StatefulSet>,
 }
 
 /// Runs every controller until the token is cancelled.
@@ -64,20 +85,26 @@ struct Cluster {
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let cluster = Arc::new(Cluster {
+        budgets: Informer::start(Api::all(client.clone()), &mut tasks),
         config_maps: Informer::start_selected(
             Api::all(client.clone()),
             &format!("metadata.name={}", service_account::ROOT_CA),
             &mut tasks,
         ),
+        cron_jobs: Informer::start(Api::all(client.clone()), &mut tasks),
+        daemon_sets: Informer::start(Api::all(client.clone()), &mut tasks),
         deployments: Informer::start(Api::all(client.clone()), &mut tasks),
+        jobs: Informer::start(Api::all(client.clone()), &mut tasks),
         leases: Informer::start(Api::namespaced(client.clone(), node::LEASES), &mut tasks),
         namespaces: Informer::start(Api::all(client.clone()), &mut tasks),
         nodes: Informer::start(Api::all(client.clone()), &mut tasks),
         pods: Informer::start(Api::all(client.clone()), &mut tasks),
         replica_sets: Informer::start(Api::all(client.clone()), &mut tasks),
+        revisions: Informer::start(Api::all(client.clone()), &mut tasks),
         service_accounts: Informer::start(Api::all(client.clone()), &mut tasks),
         services: Informer::start(Api::all(client.clone()), &mut tasks),
         slices: Informer::start(Api::all(client.clone()), &mut tasks),
+        stateful_sets: Informer::start(Api::all(client.clone()), &mut tasks),
         client,
         config,
     });
@@ -86,13 +113,20 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         () = shutdown.cancelled() => return Ok(()),
     }
     tracing::info!("controllers started");
+    cron_job::start(&cluster, &mut tasks);
+    daemon_set::start(&cluster, &mut tasks);
     deployment::start(&cluster, &mut tasks);
+    disruption::start(&cluster, &mut tasks);
     endpoint_slice::start(&cluster, &mut tasks);
     garbage::start(&cluster, &mut tasks);
+    job::start(&cluster, &mut tasks);
     namespace::start(&cluster, &mut tasks);
     node::start(&cluster, &mut tasks)?;
+    pod_garbage::start(&cluster, &mut tasks);
     replica_set::start(&cluster, &mut tasks);
     service_account::start(&cluster, &mut tasks)?;
+    stateful_set::start(&cluster, &mut tasks);
+    taint::start(&cluster, &mut tasks);
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = tasks.join_next() => anyhow::bail!("a controller task ended: {ended:?}"),
@@ -101,15 +135,21 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
 
 impl Cluster {
     async fn synced(&self) {
+        self.budgets.synced().await;
         self.config_maps.synced().await;
+        self.cron_jobs.synced().await;
+        self.daemon_sets.synced().await;
         self.deployments.synced().await;
+        self.jobs.synced().await;
         self.leases.synced().await;
         self.namespaces.synced().await;
         self.nodes.synced().await;
         self.pods.synced().await;
         self.replica_sets.synced().await;
+        self.revisions.synced().await;
         self.service_accounts.synced().await;
         self.services.synced().await;
         self.slices.synced().await;
+        self.stateful_sets.synced().await;
     }
 }

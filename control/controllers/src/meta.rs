@@ -68,6 +68,19 @@ pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) ->
     })
 }
 
+/// Go's `omitempty`: zero is absent.
+pub(crate) fn nonzero(count: i32) -> Option<i32> {
+    Some(count).filter(|count| *count != 0)
+}
+
+/// What is gone meanwhile needs no more work.
+pub(crate) fn ignore_missing<T>(result: kube::Result<T>) -> anyhow::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        result => Ok(result.map(drop)?),
+    }
+}
+
 /// Empty only for an object that was never stored.
 pub(crate) fn uid<K: Resource>(object: &K) -> String {
     object.uid().unwrap_or_default()

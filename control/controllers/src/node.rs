@@ -66,10 +66,10 @@ async fn reconcile(cluster: &Cluster, ranges: &Ranges, name: &str) -> anyhow::Re
     }
     let lease = cluster.leases.get(LEASES, name);
     let now = Timestamp::now();
-    if is_silent(&node, lease.as_deref(), now) {
-        if let Some(silent) = silenced(&node, now) {
-            api.replace_status(name, &PostParams::default(), &silent).await?;
-        }
+    if is_silent(&node, lease.as_deref(), now)
+        && let Some(silent) = silenced(&node, now)
+    {
+        api.replace_status(name, &PostParams::default(), &silent).await?;
     }
     if let Some(taints) = taints(&node, now) {
         let patch = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"taints": taints}});

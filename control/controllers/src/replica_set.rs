@@ -1,10 +1,8 @@
 //! ReplicaSet: as many pods as asked, made and removed in upstream's order.
 //!
 //! Owns: pods it controls, and the ReplicaSet's status. Adopts orphans that match its selector, releases pods that no
-//! longer do. A reconcile waits until the informer has seen what the last one did (its expectations), so that a stale view
-//! never makes a pod twice.
+//! longer do.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,27 +10,19 @@ use anyhow::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::PostParams;
 use kube::core::Selector;
 use kube::{Api, Resource, ResourceExt};
-use parking_lot::Mutex;
-use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::Cluster;
 use crate::meta;
+use crate::pod_control::{self, BURST_MAX, Claim, EXPECTATION_POLL, PodControl, is_active};
 use crate::queue::{self, Key, Next, Queue};
 
-/// Pods made or removed in one reconcile.
-const BURST_MAX: usize = 500;
-/// An expectation older than this is given up: the pod has come and gone unseen.
-const EXPECTATION_MAX: Duration = Duration::from_secs(10);
-const EXPECTATION_POLL: Duration = Duration::from_millis(50);
-
 pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
-    let state = Arc::new(Controller { cluster: Arc::clone(cluster), expectations: Mutex::default() });
+    let state = Arc::new(Controller { pods: PodControl::new(cluster, "replicaset-controller") });
     let queue = queue::start("replicaset", tasks, move |key| {
         let state = Arc::clone(&state);
         async move { state.reconcile(&key).await }
@@ -69,17 +59,7 @@ fn enqueue_owner(cluster: &Cluster, queue: &Queue, pod: &Pod) {
 }
 
 struct Controller {
-    cluster: Arc<Cluster>,
-    expectations: Mutex<HashMap<Key, Vec<Expectation>>>,
-}
-
-/// A change that the informer must show before the next reconcile.
-struct Expectation {
-    pod: String,
-    uid: String,
-    /// Whether the pod should be there (made) or not (removed).
-    present: bool,
-    since: Instant,
+    pods: PodControl,
 }
 
 /// What one reconcile does to pods.
@@ -93,16 +73,17 @@ struct Plan {
 
 impl Controller {
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Next> {
-        let Some(set) = self.cluster.replica_sets.get(&key.namespace, &key.name) else {
-            self.expectations.lock().remove(key);
+        let cluster = &self.pods.cluster;
+        let Some(set) = cluster.replica_sets.get(&key.namespace, &key.name) else {
+            self.pods.forget(key);
             return Ok(Next::Await);
         };
-        if !self.is_caught_up(key) {
+        if !self.pods.is_caught_up(key) {
             return Ok(Next::After(EXPECTATION_POLL));
         }
         let spec = set.spec.as_ref().context("a ReplicaSet without a spec")?;
         let selector = meta::selector(&spec.selector)?;
-        let pods = self.cluster.pods.filter(&key.namespace, |pod| is_related(&set, &selector, pod));
+        let pods = cluster.pods.filter(&key.namespace, |pod| is_related(&set, &selector, pod));
         let now = Timestamp::now();
         let plan = plan(&set, &selector, &pods, now);
         let failure = self.apply(key, &set, &plan, &pods).await.err();
@@ -114,68 +95,25 @@ impl Controller {
         }
     }
 
-    fn is_caught_up(&self, key: &Key) -> bool {
-        let mut all = self.expectations.lock();
-        let Some(expectations) = all.get_mut(key) else { return true };
-        expectations.retain(|one| {
-            let found = self.cluster.pods.get(&key.namespace, &one.pod);
-            let seen =
-                found.is_some_and(|pod| meta::uid(&*pod) == one.uid && (one.present || !meta::is_deleting(&*pod)));
-            seen != one.present && one.since.elapsed() < EXPECTATION_MAX
-        });
-        expectations.is_empty()
-    }
-
-    fn expect(&self, key: &Key, pod: &str, uid: String, present: bool) {
-        let expectation = Expectation { pod: pod.into(), uid, present, since: Instant::now() };
-        self.expectations.lock().entry(key.clone()).or_default().push(expectation);
-    }
-
     async fn apply(&self, key: &Key, set: &ReplicaSet, plan: &Plan, pods: &[Arc<Pod>]) -> anyhow::Result<()> {
-        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &key.namespace);
-        let uid_of = |name: &str| pods.iter().find(|pod| pod.name_any() == name).map(|pod| meta::uid(&**pod));
-        let owner = meta::controller_reference(set);
-        for name in &plan.adopt {
-            let patch = json!({"metadata": {"uid": uid_of(name), "ownerReferences": [&owner]}});
-            api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        let named = |names: &[String]| -> Vec<Arc<Pod>> {
+            pods.iter().filter(|pod| names.contains(&pod.name_any())).cloned().collect()
+        };
+        let claim = Claim { owned: vec![], adopt: named(&plan.adopt), release: named(&plan.release) };
+        self.pods.settle(set, &claim).await?;
+        if let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) {
+            let wanted = vec![pod_control::from_template(set, template); plan.create];
+            self.pods.create_all(key, set, wanted).await?;
         }
-        for name in &plan.release {
-            let drop = json!({"$patch": "delete", "uid": owner.uid});
-            let patch = json!({"metadata": {"uid": uid_of(name), "ownerReferences": [drop]}});
-            api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
-        }
-        // Slow start: one, two, four … so that a set whose pods are refused asks only a few times.
-        let (mut made, mut batch) = (0, 1);
-        while made < plan.create {
-            let wave = batch.min(plan.create - made);
-            let calls = (0..wave).map(|_| async { api.create(&PostParams::default(), &pod_of(set)).await });
-            for pod in futures::future::join_all(calls).await {
-                let pod = pod.context("cannot create a pod")?;
-                self.expect(key, &pod.name_any(), meta::uid(&pod), true);
-            }
-            made += wave;
-            batch *= 2;
-        }
-        for name in &plan.delete {
-            let uid = uid_of(name).unwrap_or_default();
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            self.expect(key, name, uid, false);
-            match api.delete(name, &params).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                result => drop(result?),
-            }
-        }
-        Ok(())
+        self.pods.delete_all(key, set, &named(&plan.delete)).await
     }
 
     async fn write_status(&self, set: &ReplicaSet, status: ReplicaSetStatus) -> anyhow::Result<()> {
         if set.status.as_ref() == Some(&status) || meta::is_deleting(set) {
             return Ok(());
         }
-        let api: Api<ReplicaSet> = Api::namespaced(self.cluster.client.clone(), &set.namespace().unwrap_or_default());
+        let api: Api<ReplicaSet> =
+            Api::namespaced(self.pods.cluster.client.clone(), &set.namespace().unwrap_or_default());
         let mut new = set.clone();
         new.status = Some(status);
         match api.replace_status(&set.name_any(), &PostParams::default(), &new).await {
@@ -197,10 +135,6 @@ fn is_related(set: &ReplicaSet, selector: &Selector, pod: &Pod) -> bool {
         Some(owner) => owner.uid == meta::uid(set),
         None => meta::matches(selector, pod.labels()),
     }
-}
-
-fn is_active(pod: &Pod) -> bool {
-    !meta::is_terminal(pod) && !meta::is_deleting(pod)
 }
 
 /// Decides which related pods to adopt, release, make and remove.
@@ -252,21 +186,6 @@ fn deletion_rank(pod: &Pod, now: Timestamp) -> impl Ord + use<> {
     (assigned, phase, ready.is_some(), cost, ready_seconds, -restarts, -created)
 }
 
-fn pod_of(set: &ReplicaSet) -> Pod {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
-    let from = template.metadata.unwrap_or_default();
-    let metadata = ObjectMeta {
-        generate_name: Some(format!("{}-", set.name_any())),
-        namespace: set.namespace(),
-        labels: from.labels,
-        annotations: from.annotations,
-        finalizers: from.finalizers,
-        owner_references: Some(vec![meta::controller_reference(set)]),
-        ..ObjectMeta::default()
-    };
-    Pod { metadata, spec: template.spec, status: None }
-}
-
 fn status(
     set: &ReplicaSet,
     selector: &Selector,
@@ -298,20 +217,15 @@ fn status(
     }
     ReplicaSetStatus {
         replicas: active.len() as i32,
-        fully_labeled_replicas: nonzero(count(&|pod| {
+        fully_labeled_replicas: meta::nonzero(count(&|pod| {
             template_labels.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
         })),
-        ready_replicas: nonzero(count(&|pod| meta::ready_since(pod).is_some())),
-        available_replicas: nonzero(count(&|pod| meta::is_available(pod, min_ready, now))),
+        ready_replicas: meta::nonzero(count(&|pod| meta::ready_since(pod).is_some())),
+        available_replicas: meta::nonzero(count(&|pod| meta::is_available(pod, min_ready, now))),
         terminating_replicas: Some(terminating),
         observed_generation: set.meta().generation,
         conditions: Some(conditions).filter(|list| !list.is_empty()),
     }
-}
-
-/// Go's `omitempty`: zero is absent.
-fn nonzero(count: i32) -> Option<i32> {
-    Some(count).filter(|count| *count != 0)
 }
 
 #[cfg(test)]

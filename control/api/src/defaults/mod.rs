@@ -1,6 +1,7 @@
 //! What upstream fills in where a client said nothing.
 
 mod core;
+mod job;
 pub mod pod;
 mod workload;
 
@@ -10,8 +11,9 @@ use crate::registry::Resource;
 use crate::value::{child_mut, items_mut, set_default, set_if_zero};
 
 pub(crate) use self::core::{endpoints, namespace, node, secret, service};
+pub(crate) use self::job::{cron_job, job};
 pub(crate) use self::pod::pod;
-pub(crate) use self::workload::{deployment, replica_set};
+pub(crate) use self::workload::{daemon_set, deployment, replica_set, stateful_set};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 

@@ -1,4 +1,4 @@
-//! Defaults of Deployments and ReplicaSets.
+//! Defaults of Deployments, ReplicaSets, DaemonSets and StatefulSets.
 
 use serde_json::{Value, json};
 
@@ -34,6 +34,47 @@ pub(crate) fn replica_set(set: &mut Value) {
     template(spec);
 }
 
+pub(crate) fn daemon_set(set: &mut Value) {
+    let Some(spec) = child_mut(set, "spec") else { return };
+    set_default(spec, "revisionHistoryLimit", 10);
+    set_default(spec, "updateStrategy", json!({}));
+    if let Some(strategy) = child_mut(spec, "updateStrategy") {
+        set_if_zero(strategy, "type", "RollingUpdate");
+        if strategy["type"] == "RollingUpdate" {
+            set_default(strategy, "rollingUpdate", json!({}));
+            if let Some(rolling) = child_mut(strategy, "rollingUpdate") {
+                set_default(rolling, "maxUnavailable", 1);
+                set_default(rolling, "maxSurge", 0);
+            }
+        }
+    }
+    template(spec);
+}
+
+pub(crate) fn stateful_set(set: &mut Value) {
+    let Some(spec) = child_mut(set, "spec") else { return };
+    set_default(spec, "replicas", 1);
+    set_default(spec, "revisionHistoryLimit", 10);
+    set_if_zero(spec, "podManagementPolicy", "OrderedReady");
+    set_default(spec, "updateStrategy", json!({}));
+    if let Some(strategy) = child_mut(spec, "updateStrategy") {
+        set_if_zero(strategy, "type", "RollingUpdate");
+        if strategy["type"] == "RollingUpdate" {
+            set_default(strategy, "rollingUpdate", json!({}));
+            if let Some(rolling) = child_mut(strategy, "rollingUpdate") {
+                set_default(rolling, "partition", 0);
+            }
+        }
+    }
+    let policy = "persistentVolumeClaimRetentionPolicy";
+    set_default(spec, policy, json!({}));
+    if let Some(policy) = child_mut(spec, policy) {
+        set_if_zero(policy, "whenDeleted", "Retain");
+        set_if_zero(policy, "whenScaled", "Retain");
+    }
+    template(spec);
+}
+
 fn template(spec: &mut Value) {
     if let Some(template) = spec.get_mut("template") {
         pod_template(template);
@@ -56,6 +97,24 @@ mod tests {
         assert_eq!((&spec["replicas"], &spec["revisionHistoryLimit"]), (&json!(1), &json!(10)));
         assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
         assert!(spec["template"]["spec"]["enableServiceLinks"].is_null());
+    }
+
+    #[test]
+    fn sets_roll_one_pod_at_a_time() {
+        let mut object = json!({"spec": {}});
+        daemon_set(&mut object);
+        let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}});
+        assert_eq!(object["spec"]["updateStrategy"], rolling);
+        let mut object = json!({"spec": {}});
+        stateful_set(&mut object);
+        assert_eq!(
+            object["spec"]["updateStrategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+        );
+        assert_eq!(object["spec"]["podManagementPolicy"], "OrderedReady");
+        let mut object = json!({"spec": {"updateStrategy": {"type": "OnDelete"}}});
+        stateful_set(&mut object);
+        assert_eq!(object["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
     }
 
     #[test]

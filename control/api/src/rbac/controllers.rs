@@ -30,6 +30,60 @@ const CONTROLLERS: &[(&str, &[ResourceRule])] = &[
         ],
     ),
     (
+        "daemon-set-controller",
+        &[
+            (READ, "apps", &["daemonsets"]),
+            (&["update"], "apps", &["daemonsets/finalizers", "daemonsets/status"]),
+            (&["create", "delete", "get", "list", "patch", "update", "watch"], "apps", &["controllerrevisions"]),
+            (READ, "", &["nodes"]),
+            EDIT_PODS,
+        ],
+    ),
+    (
+        "statefulset-controller",
+        &[
+            (READ, "apps", &["statefulsets"]),
+            (&["update"], "apps", &["statefulsets/finalizers", "statefulsets/status"]),
+            (&["create", "delete", "get", "list", "patch", "update", "watch"], "apps", &["controllerrevisions"]),
+            EDIT_PODS,
+        ],
+    ),
+    (
+        "job-controller",
+        &[
+            (&["get", "list", "patch", "update", "watch"], "batch", &["jobs"]),
+            (&["update"], "batch", &["jobs/finalizers", "jobs/status"]),
+            EDIT_PODS,
+        ],
+    ),
+    (
+        "cronjob-controller",
+        &[
+            (&["get", "list", "update", "watch"], "batch", &["cronjobs"]),
+            (&["update"], "batch", &["cronjobs/finalizers", "cronjobs/status"]),
+            (&["create", "delete", "get", "list", "patch", "update", "watch"], "batch", &["jobs"]),
+        ],
+    ),
+    ("ttl-after-finished-controller", &[(&["delete", "get", "list", "watch"], "batch", &["jobs"])]),
+    (
+        "disruption-controller",
+        &[
+            (READ, "apps", &["deployments", "replicasets", "statefulsets"]),
+            (READ, "policy", &["poddisruptionbudgets"]),
+            (&["update"], "policy", &["poddisruptionbudgets/status"]),
+            (READ, "", &["pods"]),
+            (&["get"], "*", &["*/scale"]),
+        ],
+    ),
+    (
+        "pod-garbage-collector",
+        &[
+            (&["delete", "get", "list", "watch"], "", &["pods"]),
+            (&["patch"], "", &["pods/status"]),
+            (READ, "", &["nodes"]),
+        ],
+    ),
+    (
         "endpoint-controller",
         &[
             (READ, "", &["pods", "services"]),

@@ -6,6 +6,7 @@ use super::{GroupVersionKind, Resource, Subresource, Verb, event};
 const APPS: &str = "apps";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
+const BATCH: &str = "batch";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -18,7 +19,12 @@ pub(super) fn resources() -> Vec<Resource> {
     all.extend(apps());
     all.extend([events()]);
     all.extend(reviews());
+    all.extend(batch());
     all.extend(networking());
+    all.extend([namespaced("policy", "PodDisruptionBudget", "poddisruptionbudgets", &["pdb"])
+        .hooked(&hooks::DISRUPTION_BUDGET)
+        .status()
+        .generations()]);
     all.extend(rbac());
     all.extend([
         cluster("scheduling.k8s.io", "PriorityClass", "priorityclasses", &["pc"])
@@ -51,6 +57,7 @@ fn core() -> Vec<Resource> {
             .status()
             .generations()
             .sub("binding", Some(GroupVersionKind::new("", "v1", "Binding")), &[Verb::Create])
+            .sub("eviction", Some(GroupVersionKind::new("policy", "v1", "Eviction")), &[Verb::Create])
             .sub("log", None, &[Verb::Get])
             .sub("attach", Some(options("PodAttachOptions")), CONNECT)
             .sub("exec", Some(options("PodExecOptions")), CONNECT)
@@ -69,6 +76,7 @@ fn apps() -> Vec<Resource> {
     let scale = || Some(GroupVersionKind::new("autoscaling", "v1", "Scale"));
     vec![
         namespaced(APPS, "ControllerRevision", "controllerrevisions", &[]).hooked(&hooks::CONTROLLER_REVISION),
+        namespaced(APPS, "DaemonSet", "daemonsets", &["ds"]).hooked(&hooks::DAEMON_SET).all().status().generations(),
         namespaced(APPS, "Deployment", "deployments", &["deploy"])
             .hooked(&hooks::DEPLOYMENT)
             .all()
@@ -81,6 +89,19 @@ fn apps() -> Vec<Resource> {
             .status()
             .generations()
             .sub("scale", scale(), READ_WRITE),
+        namespaced(APPS, "StatefulSet", "statefulsets", &["sts"])
+            .hooked(&hooks::STATEFUL_SET)
+            .all()
+            .status()
+            .generations()
+            .sub("scale", scale(), READ_WRITE),
+    ]
+}
+
+fn batch() -> Vec<Resource> {
+    vec![
+        namespaced(BATCH, "CronJob", "cronjobs", &["cj"]).hooked(&hooks::CRON_JOB).all().status().generations(),
+        namespaced(BATCH, "Job", "jobs", &[]).hooked(&hooks::JOB).all().status().generations(),
     ]
 }
 

@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::names::NameRule;
 use crate::table::{Printer, printers};
-use crate::validation::{self, Errors, cluster, config, endpoints, ingress, network_policy, pod, rbac, workload};
+use crate::validation::{
+    self, Errors, cluster, config, disruption, endpoints, ingress, job, network_policy, pod, rbac, stateful, workload,
+};
 use crate::{defaults, strategy};
 
 /// The behaviour of one kind.
@@ -193,6 +195,40 @@ pub(super) static REPLICA_SET: Hooks = Hooks {
     printer: &printers::REPLICA_SET,
     ..Hooks::GENERIC
 };
+
+pub(super) static DAEMON_SET: Hooks = Hooks {
+    defaults: defaults::daemon_set,
+    create: strategy::daemon_set::create,
+    update: strategy::daemon_set::update,
+    validate: workload::daemon_set,
+    validate_update: workload::update,
+    printer: &printers::DAEMON_SET,
+    ..Hooks::GENERIC
+};
+
+pub(super) static STATEFUL_SET: Hooks = Hooks {
+    defaults: defaults::stateful_set,
+    validate: stateful::stateful_set,
+    validate_update: stateful::update,
+    printer: &printers::STATEFUL_SET,
+    ..Hooks::GENERIC
+};
+
+pub(super) static JOB: Hooks = Hooks {
+    field_labels: &[("status.successful", "status.succeeded")],
+    defaults: defaults::job,
+    create: strategy::job::create,
+    validate: job::job,
+    validate_update: job::update,
+    printer: &printers::JOB,
+    ..Hooks::GENERIC
+};
+
+pub(super) static CRON_JOB: Hooks =
+    Hooks { defaults: defaults::cron_job, validate: job::cron_job, printer: &printers::CRON_JOB, ..Hooks::GENERIC };
+
+pub(super) static DISRUPTION_BUDGET: Hooks =
+    Hooks { validate: disruption::budget, printer: &printers::DISRUPTION_BUDGET, ..Hooks::GENERIC };
 
 pub(super) static INGRESS: Hooks = Hooks { validate: ingress::ingress, printer: &printers::INGRESS, ..Hooks::GENERIC };
 

@@ -1,7 +1,9 @@
 //! What the server does to an object before it is stored: identity, generation, and who may write which half.
 
 mod binding;
+pub(crate) mod daemon_set;
 mod delete;
+pub(crate) mod job;
 pub(crate) mod namespace;
 pub(crate) mod pod;
 mod scale;
@@ -87,6 +89,13 @@ fn first_status(resource: &Resource) -> Value {
     match resource.kind.as_str() {
         "Ingress" | "Service" => json!({"loadBalancer": {}}),
         "ReplicaSet" => json!({"replicas": 0}),
+        "StatefulSet" => json!({"replicas": 0, "availableReplicas": 0}),
+        "DaemonSet" => json!({
+            "currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0,
+        }),
+        "PodDisruptionBudget" => {
+            json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})
+        }
         _ => json!({}),
     }
 }

@@ -1,4 +1,4 @@
-//! The `scale` subresource of Deployments and ReplicaSets.
+//! The `scale` subresource of workloads that have a number of replicas.
 
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub(super) use super::batch::{cron_job, job};
 use super::duration::since;
 use crate::meta;
 use crate::registry::split_api_version;
@@ -28,6 +29,43 @@ pub(super) fn template(workload: &Value) -> (String, String) {
     let containers = items(&workload["spec"]["template"]["spec"]["containers"]);
     let join = |field: &str| containers.iter().map(|container| text(&container[field])).collect::<Vec<_>>().join(",");
     (join("name"), join("image"))
+}
+
+pub(super) fn daemon_set(set: &Value, now: Timestamp) -> Vec<Value> {
+    let (status, (containers, images)) = (&set["status"], template(set));
+    let mut cells = vec![name(set)];
+    let counts = [
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    ];
+    cells.extend(counts.iter().map(|count| Value::from(int(&status[count]))));
+    cells.extend([
+        labels(&set["spec"]["template"]["spec"]["nodeSelector"]).into(),
+        age(set, now),
+        containers.into(),
+        images.into(),
+        selector(&set["spec"]["selector"]).into(),
+    ]);
+    cells
+}
+
+pub(super) fn disruption_budget(budget: &Value, now: Timestamp) -> Vec<Value> {
+    let amount = |value: &Value| match value {
+        Value::Null => "N/A".to_owned(),
+        Value::String(text) => text.clone(),
+        number => number.to_string(),
+    };
+    let spec = &budget["spec"];
+    vec![
+        name(budget),
+        amount(&spec["minAvailable"]).into(),
+        amount(&spec["maxUnavailable"]).into(),
+        int(&budget["status"]["disruptionsAllowed"]).into(),
+        age(budget, now),
+    ]
 }
 
 /// A label selector object; `<none>` if it requires nothing.

@@ -1,5 +1,6 @@
 //! Server-side printing: what `kubectl get` shows. Every column is always sent; kubectl hides those of priority 1.
 
+mod batch;
 mod cells;
 pub mod duration;
 mod pod;

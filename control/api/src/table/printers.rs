@@ -1,8 +1,8 @@
 //! The columns of every kind, each with the function that fills them.
 
 use super::cells::{
-    age, endpoint_slice, event, ingress, ingress_class, name, node, reference, role_binding, selector, service,
-    subsets, template,
+    age, cron_job, daemon_set, disruption_budget, endpoint_slice, event, ingress, ingress_class, job, name, node,
+    reference, role_binding, selector, service, subsets, template,
 };
 use super::{Column, Printer, pod};
 use crate::meta;
@@ -194,6 +194,73 @@ pub(crate) static REPLICA_SET: Printer = Printer {
     },
 };
 
+pub(crate) static DAEMON_SET: Printer = Printer {
+    columns: &[
+        NAME,
+        integer("Desired", "Nodes that should run the pod."),
+        integer("Current", "Nodes that have at least one pod and should."),
+        integer("Ready", "Nodes whose pod is ready."),
+        integer("Up-to-date", "Nodes whose pod has the newest template."),
+        integer("Available", "Nodes whose pod has been ready for long enough."),
+        column("Node Selector", "Labels of the nodes that should run the pod."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    cells: daemon_set,
+};
+
+pub(crate) static STATEFUL_SET: Printer = Printer {
+    columns: &[NAME, column("Ready", "Pods that are ready, of those desired."), AGE, CONTAINERS, IMAGES],
+    cells: |object, now| {
+        let (containers, images) = template(object);
+        let ready = format!("{}/{}", int(&object["status"]["readyReplicas"]), int(&object["spec"]["replicas"]));
+        vec![name(object), ready.into(), age(object, now), containers.into(), images.into()]
+    },
+};
+
+pub(crate) static JOB: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Status", "What the job as a whole is doing."),
+        column("Completions", "Pods that succeeded, of those wanted."),
+        column("Duration", "Time from the start to the end, or until now."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    cells: job,
+};
+
+pub(crate) static CRON_JOB: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Schedule", "When jobs are started."),
+        column("Timezone", "Time zone of the schedule."),
+        Column { kind: "boolean", ..column("Suspend", "Whether no jobs are started for now.") },
+        integer("Active", "Jobs that run."),
+        column("Last Schedule", "Time since a job was last started."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    cells: cron_job,
+};
+
+pub(crate) static DISRUPTION_BUDGET: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Min Available", "Pods that must stay available."),
+        column("Max Unavailable", "Pods that may be missing."),
+        integer("Allowed Disruptions", "Pods that may be evicted now."),
+        AGE,
+    ],
+    cells: disruption_budget,
+};
+
 pub(crate) static CONTROLLER_REVISION: Printer = Printer {
     columns: &[
         NAME,
@@ -292,11 +359,44 @@ mod tests {
             "status": {"replicas": 2, "readyReplicas": 1, "updatedReplicas": 2}});
         assert_eq!(cells(&DEPLOYMENT, object.clone()), json!(["x", "1/3", 2, 0, "60m", "a,b", "i,j", "app=web"]));
         assert_eq!(cells(&REPLICA_SET, object), json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "app=web"]));
+        let set = json!({"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"spec": {"nodeSelector": {"disk": "ssd"}, "containers": [{"name": "a", "image": "i"}]}}},
+            "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "readyReplicas": 1}});
+        assert_eq!(
+            cells(&DAEMON_SET, set.clone()),
+            json!(["x", 3, 2, 1, 0, 0, "disk=ssd", "60m", "a", "i", "app=web"])
+        );
+        assert_eq!(cells(&STATEFUL_SET, set), json!(["x", "1/3", "60m", "a", "i"]));
         let owners = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "controller": true}]);
         assert_eq!(
             cells(&CONTROLLER_REVISION, json!({"metadata": {"ownerReferences": owners}, "revision": 2})),
             json!(["x", "deployment.apps/web", 2, "60m"])
         );
+    }
+
+    #[test]
+    fn jobs() {
+        let job = |spec: Value, status: Value| {
+            let row = cells(&JOB, json!({"spec": spec, "status": status}));
+            [row[1].clone(), row[2].clone(), row[3].clone()]
+        };
+        let started = "2026-01-01T00:59:50Z";
+        assert_eq!(
+            job(json!({"completions": 3}), json!({"succeeded": 1, "startTime": started})),
+            [json!("Running"), json!("1/3"), json!("10s")]
+        );
+        let done = json!({"succeeded": 1, "startTime": started, "completionTime": "2026-01-01T00:59:55Z",
+            "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}]});
+        assert_eq!(job(json!({"parallelism": 2}), done), [json!("Complete"), json!("1/1 of 2"), json!("5s")]);
+        let suspended = json!({"conditions": [{"type": "Suspended", "status": "True"}]});
+        assert_eq!(job(json!({"completions": 1}), suspended), [json!("Suspended"), json!("0/1"), json!("")]);
+        let cron = json!({"spec": {"schedule": "* * * * *", "suspend": false}, "status": {"active": [{}]}});
+        assert_eq!(
+            cells(&CRON_JOB, cron),
+            json!(["x", "* * * * *", "<none>", "False", 1, "<none>", "60m", "", "", "<none>"])
+        );
+        let budget = json!({"spec": {"minAvailable": "50%"}, "status": {"disruptionsAllowed": 2}});
+        assert_eq!(cells(&DISRUPTION_BUDGET, budget), json!(["x", "50%", "N/A", 2, "60m"]));
     }
 
     #[test]

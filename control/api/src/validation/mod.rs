@@ -6,15 +6,18 @@ mod address;
 pub(crate) mod cluster;
 pub(crate) mod config;
 mod container;
+pub(crate) mod disruption;
 pub(crate) mod endpoints;
 mod errors;
 pub(crate) mod ingress;
+pub(crate) mod job;
 pub(crate) mod meta;
 pub(crate) mod network_policy;
 pub(crate) mod pod;
 pub(crate) mod rbac;
 mod scheduling;
 pub(crate) mod service;
+pub(crate) mod stateful;
 mod volume;
 pub(crate) mod workload;
 

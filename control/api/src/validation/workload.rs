@@ -1,4 +1,4 @@
-//! Rules for Deployments, ReplicaSets and ControllerRevisions.
+//! Rules for Deployments, ReplicaSets, DaemonSets and ControllerRevisions.
 
 use serde_json::Value;
 
@@ -35,6 +35,57 @@ pub(crate) fn update(old: &Value, new: &Value, errors: &mut Errors) {
     errors.immutable(&Path::new("spec").at("selector"), &old["spec"]["selector"], &new["spec"]["selector"]);
 }
 
+pub(crate) fn daemon_set(set: &Value, errors: &mut Errors) {
+    let path = Path::new("spec");
+    let spec = &set["spec"];
+    let selector = &spec["selector"];
+    if !is_set(selector) {
+        errors.required(&path.at("selector"), "");
+    } else {
+        meta::selector(selector, &path.at("selector"), errors);
+        if meta::is_empty_selector(selector) {
+            errors.invalid(&path.at("selector"), selector.clone(), "empty selector is invalid for daemonset");
+        }
+    }
+    template(spec, &path.at("template"), errors);
+    errors.not_negative(&path.at("minReadySeconds"), &spec["minReadySeconds"]);
+    errors.not_negative(&path.at("revisionHistoryLimit"), &spec["revisionHistoryLimit"]);
+    daemon_strategy(&spec["updateStrategy"], &path.at("updateStrategy"), errors);
+}
+
+fn daemon_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
+    let rolling = &strategy["rollingUpdate"];
+    match text(&strategy["type"]) {
+        "OnDelete" => {}
+        "RollingUpdate" if !is_set(rolling) => errors.required(&path.at("rollingUpdate"), ""),
+        "RollingUpdate" => {
+            let path = path.at("rollingUpdate");
+            for field in ["maxUnavailable", "maxSurge"] {
+                amount(&rolling[field], &path.at(field), errors);
+                at_most_all(&rolling[field], &path.at(field), errors);
+            }
+            // Of old and new pods on one node exactly one kind may wait for the other.
+            match (is_none(&rolling["maxUnavailable"]), is_none(&rolling["maxSurge"])) {
+                (true, true) => {
+                    let detail = "cannot be 0 when maxSurge is 0";
+                    errors.invalid(&path.at("maxUnavailable"), rolling["maxUnavailable"].clone(), detail);
+                }
+                (false, false) => {
+                    let detail = "may not be set when maxUnavailable is non-zero";
+                    errors.invalid(&path.at("maxSurge"), rolling["maxSurge"].clone(), detail);
+                }
+                _ => {}
+            }
+        }
+        other => errors.not_supported(&path.at("type"), other, &["OnDelete", "RollingUpdate"]),
+    }
+}
+
+/// No pods at all, as a count or a percentage.
+fn is_none(value: &Value) -> bool {
+    matches!(value, Value::Null) || value == 0 || value == "0%"
+}
+
 fn workload(spec: &Value, path: &Path, errors: &mut Errors) {
     errors.not_negative(&path.at("replicas"), &spec["replicas"]);
     errors.not_negative(&path.at("minReadySeconds"), &spec["minReadySeconds"]);
@@ -50,7 +101,7 @@ fn workload(spec: &Value, path: &Path, errors: &mut Errors) {
     template(spec, &path.at("template"), errors);
 }
 
-fn template(spec: &Value, path: &Path, errors: &mut Errors) {
+pub(super) fn template(spec: &Value, path: &Path, errors: &mut Errors) {
     let template = &spec["template"];
     if !is_set(template) {
         errors.required(path, "");
@@ -97,21 +148,23 @@ fn rolling_update(rolling: &Value, path: &Path, errors: &mut Errors) {
     for field in ["maxUnavailable", "maxSurge"] {
         amount(&rolling[field], &path.at(field), errors);
     }
-    let zero = |value: &Value| matches!(value, Value::Null) || value == 0 || value == "0%";
-    if zero(&rolling["maxUnavailable"]) && zero(&rolling["maxSurge"]) {
+    if is_none(&rolling["maxUnavailable"]) && is_none(&rolling["maxSurge"]) {
         let value = rolling["maxUnavailable"].clone();
         errors.invalid(&path.at("maxUnavailable"), value, "may not be 0 when `maxSurge` is 0");
     }
-    if let Some(percent) = text(&rolling["maxUnavailable"]).strip_suffix('%')
+    at_most_all(&rolling["maxUnavailable"], &path.at("maxUnavailable"), errors);
+}
+
+pub(super) fn at_most_all(value: &Value, path: &Path, errors: &mut Errors) {
+    if let Some(percent) = text(value).strip_suffix('%')
         && percent.parse::<u32>().is_ok_and(|percent| percent > 100)
     {
-        let value = rolling["maxUnavailable"].clone();
-        errors.invalid(&path.at("maxUnavailable"), value, "must not be greater than 100%");
+        errors.invalid(path, value.clone(), "must not be greater than 100%");
     }
 }
 
 /// A count or a percentage.
-fn amount(value: &Value, path: &Path, errors: &mut Errors) {
+pub(super) fn amount(value: &Value, path: &Path, errors: &mut Errors) {
     match value {
         Value::String(text) => {
             if let Some(complaint) = names::percent(text).first() {
@@ -194,6 +247,28 @@ mod tests {
         assert_eq!(
             check(|spec| spec["minReadySeconds"] = 600.into()),
             ["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"]
+        );
+    }
+
+    #[test]
+    fn mistakes_in_daemon_sets_are_named() {
+        let check = |strategy: Value| {
+            let mut object = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "updateStrategy": strategy,
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+            crate::defaults::daemon_set(&mut object);
+            texts(|errors| daemon_set(&object, errors))
+        };
+        assert_eq!(check(json!({})), Vec::<String>::new());
+        assert_eq!(check(json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}})), Vec::<String>::new());
+        assert_eq!(
+            check(json!({"rollingUpdate": {"maxUnavailable": 0}})),
+            ["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0"]
+        );
+        assert_eq!(
+            check(json!({"rollingUpdate": {"maxSurge": 1}})),
+            [
+                "spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero"
+            ]
         );
     }
 

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 
+use crate::amount;
 use crate::deployment::template::{self, HASH_LABEL};
 use crate::meta;
 
@@ -37,10 +38,20 @@ const NOT_COPIED: &[&str] = &[
 pub(super) enum Intent {
     Adopt { set: String },
     Create(Box<ReplicaSet>),
-    Change { set: String, replicas: Option<i32>, annotations: BTreeMap<String, String> },
+    Change(Change),
     Delete { set: String },
     Annotate { annotations: BTreeMap<String, String> },
     Status(Box<DeploymentStatus>),
+}
+
+/// What changes of a set.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Change {
+    pub(super) set: String,
+    /// The size before and after.
+    pub(super) replicas: Option<(i32, i32)>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) min_ready_seconds: Option<i32>,
 }
 
 pub(super) struct Outcome {
@@ -67,8 +78,9 @@ impl Bounds {
             return Self { replicas, surge: 0, unavailable: replicas, is_rolling };
         }
         let rolling = strategy.rolling_update.unwrap_or_default();
-        let surge = resolve(rolling.max_surge.as_ref(), replicas, true);
-        let unavailable = resolve(rolling.max_unavailable.as_ref(), replicas, false);
+        let quarter = IntOrString::String("25%".into());
+        let surge = amount::rounded_up(rolling.max_surge.as_ref().unwrap_or(&quarter), replicas);
+        let unavailable = amount::rounded_down(rolling.max_unavailable.as_ref().unwrap_or(&quarter), replicas);
         // Both zero would never move; upstream then allows one pod to be missing.
         let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
         Self { replicas, surge, unavailable: unavailable.min(replicas), is_rolling }
@@ -77,21 +89,6 @@ impl Bounds {
     fn total_max(self) -> i32 {
         if self.replicas == 0 { 0 } else { self.replicas + self.surge }
     }
-}
-
-/// A count or a percentage of `total`: surge rounds up, unavailable rounds down.
-fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    match value {
-        Some(IntOrString::Int(count)) => *count,
-        Some(IntOrString::String(text)) => percent(text.trim_end_matches('%').parse().unwrap_or(0), total, round_up),
-        None => percent(25, total, round_up),
-    }
-}
-
-fn percent(percent: i32, total: i32, round_up: bool) -> i32 {
-    let scaled = i64::from(total) * i64::from(percent);
-    let count = if round_up { (scaled + 99) / 100 } else { scaled / 100 };
-    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 fn size(set: &ReplicaSet) -> i32 {
@@ -197,8 +194,13 @@ impl<'a> Rollout<'a> {
         let own = revision(new).max(newest_old + 1);
         wanted.insert(REVISION.into(), own.to_string());
         wanted.retain(|key, value| new.annotations().get(key) != Some(value));
-        if !wanted.is_empty() {
-            self.intents.push(Intent::Change { set: new.name_any(), replicas: None, annotations: wanted });
+        let min_ready = |seconds: Option<i32>| seconds.unwrap_or(0);
+        let wanted_min_ready = min_ready(self.spec.min_ready_seconds);
+        let found_min_ready = min_ready(new.spec.as_ref().and_then(|spec| spec.min_ready_seconds));
+        let min_ready_seconds = (wanted_min_ready != found_min_ready).then_some(wanted_min_ready);
+        if !wanted.is_empty() || min_ready_seconds.is_some() {
+            let change = Change { set: new.name_any(), annotations: wanted, min_ready_seconds, ..Change::default() };
+            self.intents.push(Intent::Change(change));
         }
         self.show_revision(own);
     }
@@ -229,8 +231,9 @@ impl<'a> Rollout<'a> {
         if size(set) == replicas && annotations.is_empty() {
             return false;
         }
-        let changed = (size(set) != replicas).then_some(replicas);
-        self.intents.push(Intent::Change { set: set.name_any(), replicas: changed, annotations });
+        let changed = (size(set) != replicas).then_some((size(set), replicas));
+        let change = Change { set: set.name_any(), replicas: changed, annotations, ..Change::default() };
+        self.intents.push(Intent::Change(change));
         changed.is_some()
     }
 

@@ -4,9 +4,9 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
+use crate::hash::{fnv32a, safe_encode};
+
 pub(super) const HASH_LABEL: &str = "pod-template-hash";
-/// No vowels and no look-alikes, so that a hash never spells a word.
-const SAFE_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Whether a set was made from the Deployment's template (the hash label apart).
 pub(super) fn is_same(set: &ReplicaSet, deployment: &Deployment) -> bool {
@@ -19,12 +19,7 @@ pub(super) fn is_same(set: &ReplicaSet, deployment: &Deployment) -> bool {
 pub(super) fn hash(template: &PodTemplateSpec, collision_count: Option<i32>) -> String {
     let text = plain(template).to_string();
     let collisions = collision_count.map(|count| count.to_le_bytes()).unwrap_or_default();
-    // FNV-1a, 32 bits.
-    let hash = text
-        .bytes()
-        .chain(collisions)
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|digit| char::from(SAFE_ALPHABET[usize::from(digit) % SAFE_ALPHABET.len()])).collect()
+    safe_encode(fnv32a(text.bytes().chain(collisions)))
 }
 
 /// The template as JSON with sorted keys and without the hash label.

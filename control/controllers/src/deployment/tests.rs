@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use serde_json::json;
 
-use super::{Bounds, Intent, plan};
+use super::{Bounds, Change, Intent, plan};
 
 fn deployment(replicas: i32, image: &str) -> Deployment {
     serde_json::from_value(json!({
@@ -55,7 +55,7 @@ fn sizes(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> Vec<(String, i32)
     intents
         .into_iter()
         .filter_map(|intent| match intent {
-            Intent::Change { set, replicas: Some(replicas), .. } => Some((set, replicas)),
+            Intent::Change(Change { set, replicas: Some((_, replicas)), .. }) => Some((set, replicas)),
             Intent::Create(set) => Some(("new".into(), set.spec.unwrap().replicas.unwrap())),
             _ => None,
         })
@@ -115,10 +115,21 @@ fn an_undo_reuses_the_old_set_under_a_new_revision() {
     let sets = [set("a", 1, 0, 0, 3), set("b", 2, 3, 3, 3)];
     let intents = plan(&deployment(3, "a"), &sets, &[], now()).intents;
     let revised = intents.iter().any(|intent| {
-        matches!(intent, Intent::Change { set, annotations, .. }
+        matches!(intent, Intent::Change(Change { set, annotations, .. })
             if set == "web-a" && annotations.get(super::REVISION).is_some_and(|text| text == "3"))
     });
     assert!(revised, "{intents:?}");
+}
+
+#[test]
+fn min_ready_seconds_reach_the_set_without_a_rollout() {
+    let mut deployment = deployment(3, "a");
+    deployment.spec.as_mut().unwrap().min_ready_seconds = Some(30);
+    let intents = plan(&deployment, &[set("a", 1, 3, 3, 3)], &[], now()).intents;
+    let changed = intents
+        .iter()
+        .any(|intent| matches!(intent, Intent::Change(Change { min_ready_seconds: Some(30), replicas: None, .. })));
+    assert!(changed, "{intents:?}");
 }
 
 #[test]
