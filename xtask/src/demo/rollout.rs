@@ -52,24 +52,15 @@ pub(super) fn liveness(cluster: &Cluster) -> anyhow::Result<String> {
     let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0);
     let before = restarts(&pod);
     let started = Instant::now();
+    let mut seconds = 0.0;
     let served = under_load(cluster, &cluster_ips(cluster)?, LIVENESS_SECONDS, || {
         cluster.on_node("curl", &["--silent", "--fail", &format!("http://{ip}:8080/healthz/fail")])?;
         eventually("the container is restarted", PATIENCE, || {
             let now = cluster.get(&["pod", "-n", "sample", &name])?;
             Ok(restarts(&now) == before + 1 && is_ready(&now))
-        })
+        })?;
+        seconds = started.elapsed().as_secs_f64();
+        Ok(())
     })?;
-    let seconds = started.elapsed().as_secs_f64();
-    let reasons = cluster.kubectl(&[
-        "get",
-        "events",
-        "-n",
-        "sample",
-        "--field-selector",
-        &format!("involvedObject.name={name}"),
-        "-o",
-        "jsonpath={.items[*].reason}",
-    ])?;
-    ensure!(reasons.contains("Unhealthy") && reasons.contains("Killing"), "its events: {reasons}");
     Ok(format!("{served}; restarted within {seconds:.0} s"))
 }
