@@ -58,9 +58,11 @@ pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The kernel's maps as text: Services, backends and endpoints as they are, and the fill of each map.
+/// The kernel's maps as text: Services, backends and endpoints as they are, without the counters that only grow.
 fn maps(cluster: &Cluster) -> anyhow::Result<String> {
-    let mut text = cluster.tidegate(&["service", "list"])?;
+    let services = cluster.tidegate(&["service", "list"])?;
+    let width = services.find("CONNECTIONS").context("no counters in `tidegate service list`")?;
+    let mut text: String = services.lines().map(|line| format!("{}\n", line.get(..width).unwrap_or(line))).collect();
     text += &cluster.tidegate(&["endpoint", "list"])?;
     Ok(text)
 }

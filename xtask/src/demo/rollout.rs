@@ -1,6 +1,6 @@
 //! Promises about change under load: a new version and back, and a container that is restarted.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -11,6 +11,8 @@ use crate::demo::load::under_load;
 
 const DEPLOYMENT: &str = "deployment/echo";
 
+/// Longer than the old pods go on serving after they are told to end.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How long the pods' own load lasts; each piece of work must end within it.
 const LIVENESS_SECONDS: u32 = 40;
 const UPDATE_SECONDS: u32 = 60;
@@ -32,10 +34,13 @@ pub(super) fn update_and_undo(cluster: &Cluster) -> anyhow::Result<String> {
         rollout(&["status", DEPLOYMENT, "--timeout=60s"])?;
         ensure!(release()? == ["second"; 3], "not every pod is of the new release: {:?}", release()?);
         times.push(started.elapsed().as_secs_f64());
+        std::thread::sleep(DRAIN);
+        let undone = Instant::now();
         rollout(&["undo", DEPLOYMENT])?;
         rollout(&["status", DEPLOYMENT, "--timeout=60s"])?;
         ensure!(release()? == ["first"; 3], "not every pod is of the old release: {:?}", release()?);
-        times.push(started.elapsed().as_secs_f64() - times[0]);
+        times.push(undone.elapsed().as_secs_f64());
+        std::thread::sleep(DRAIN);
         Ok(())
     })?;
     wait_for_pods(cluster, 3)?;

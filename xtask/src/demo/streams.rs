@@ -1,12 +1,13 @@
 //! Promises about streams into a pod: standard input and output, files, ports.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, ensure};
 
-use crate::demo::cluster::Cluster;
+use crate::demo::checks::PATIENCE;
+use crate::demo::cluster::{Cluster, eventually};
 use crate::demo::toolbox::{TOOLBOX, Toolbox};
 use crate::exec::{self, command};
 
@@ -50,14 +51,15 @@ fn copy_there_and_back(cluster: &Cluster) -> anyhow::Result<()> {
 /// Asks the sample through `kubectl port-forward`.
 fn forward(cluster: &Cluster) -> anyhow::Result<usize> {
     const REQUESTS: usize = 20;
+    let said = cluster.path("port-forward.txt");
     let mut forward = cluster.kubectl_command(&["-n", "sample", "port-forward", "service/echo", ":80"]);
-    let mut child = Ended(forward.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
-    let stdout = child.0.stdout.take().context("no standard output")?;
-    let line = BufReader::new(stdout).lines().next().context("port-forward ended")??;
-    let port: u16 = line
-        .split_once("127.0.0.1:")
-        .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
-        .with_context(|| format!("no port in {line:?}"))?;
+    let _child = Ended(forward.stdout(fs::File::create(&said)?).stderr(Stdio::null()).spawn()?);
+    let mut port = None;
+    eventually("port-forward listens", PATIENCE, || {
+        port = listening_port(&fs::read_to_string(&said)?);
+        Ok(port.is_some())
+    })?;
+    let port = port.context("no port")?;
     let mut answered = 0;
     for _ in 0..REQUESTS {
         let mut curl = command("curl");
@@ -67,6 +69,11 @@ fn forward(cluster: &Cluster) -> anyhow::Result<usize> {
     }
     ensure!(answered == REQUESTS, "{answered} of {REQUESTS} answered");
     Ok(answered)
+}
+
+/// From a line like `Forwarding from 127.0.0.1:40001 -> 8080`.
+fn listening_port(said: &str) -> Option<u16> {
+    said.split_once("127.0.0.1:")?.1.split_once(' ')?.0.parse().ok()
 }
 
 /// A child that ends with its owner.
