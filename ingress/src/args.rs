@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits::Limits;
 use crate::model::{Address, ObjectKey};
+use crate::policy::Policy;
+use crate::units::parse_duration;
 
 /// Serve Ingress v1 of a Kubernetes cluster.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,6 +55,16 @@ pub struct Args {
     /// How long requests may take to finish after SIGTERM, in seconds (or with a unit: 500ms, 30s, 5m).
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub shutdown_grace_period: Duration,
+
+    /// Domains in which Services of type ExternalName may lie (`*` for all); others are answered 503.
+    #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
+    pub allow_external_names: Vec<String>,
+
+    #[command(flatten)]
+    pub limits: Limits,
+
+    #[command(flatten)]
+    pub policy: Policy,
 }
 
 fn parse_address(text: &str) -> Result<Address, String> {
@@ -64,32 +77,10 @@ fn parse_address(text: &str) -> Result<Address, String> {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = number.parse().map_err(|_| "not a duration; write 500ms, 30s or 5m".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        _ => Err(format!("unknown unit {unit:?}; write 500ms, 30s or 5m")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{parse_address, parse_duration};
+    use super::parse_address;
     use crate::model::Address;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        assert!(parse_duration("soon").is_err());
-        assert!(parse_duration("3h").is_err());
-    }
 
     #[test]
     fn published_addresses_are_ips_or_names() {

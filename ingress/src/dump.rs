@@ -37,7 +37,7 @@ pub(crate) fn routes(snapshot: &Snapshot) -> String {
         path: rule.path.to_string(),
         ingress: rule.source.to_string(),
         service: rule.target.upstream.key.to_string(),
-        endpoints: rule.target.upstream.endpoints().addresses().iter().map(ToString::to_string).collect(),
+        endpoints: rule.target.upstream.endpoints().addresses().map(|address| address.to_string()).collect(),
     });
     let mut certificates: Vec<_> = snapshot.certificates.rules().collect();
     certificates.sort_by(|a, b| a.host.cmp(&b.host));

@@ -19,15 +19,20 @@
 mod args;
 mod control;
 mod dump;
+mod explain;
+mod limits;
 mod metrics;
 mod model;
+mod policy;
 mod proxy;
 mod run;
 mod serve;
 mod shared;
 mod snapshot;
 mod tls;
+mod units;
 mod upstream;
 
 pub use args::Args;
+pub use explain::{ExplainArgs, explain_command};
 pub use run::run;

@@ -25,6 +25,9 @@ pub(crate) struct Metrics {
     refused: IntCounterVec,
     pub(crate) upstream_connect_failures: IntCounter,
     pub(crate) upstream_retries: IntCounter,
+    pub(crate) upstream_retries_over_budget: IntCounter,
+    pub(crate) upstream_ejections: IntCounter,
+    pub(crate) health_checks: IntCounterVec,
     pub(crate) request_bytes: IntCounter,
     pub(crate) response_bytes: IntCounter,
     pub(crate) generation: IntGauge,
@@ -57,7 +60,12 @@ impl Metrics {
             refused: make.counters("requests_refused_total", "Requests not sent to an endpoint", &["reason"])?,
             upstream_connect_failures: make
                 .counter("upstream_connect_failures_total", "Endpoints that could not be connected to")?,
-            upstream_retries: make.counter("upstream_retries_total", "Requests sent to a second or third endpoint")?,
+            upstream_retries: make.counter("upstream_retries_total", "Attempts beyond the first of a request")?,
+            upstream_retries_over_budget: make
+                .counter("upstream_retries_over_budget_total", "Retries not made because there were too many")?,
+            upstream_ejections: make
+                .counter("upstream_ejections_total", "Endpoints taken out for a while because requests failed")?,
+            health_checks: make.counters("health_checks_total", "Active health checks by result", &["result"])?,
             request_bytes: make.counter("request_body_bytes_total", "Request body bytes received")?,
             response_bytes: make.counter("response_body_bytes_total", "Response body bytes sent")?,
             generation: make.gauge("snapshot_generation", "Number of the snapshot that is served")?,

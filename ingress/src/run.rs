@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
-use crate::control::{self, ClassPolicy, Settings};
+use crate::control::{self, ClassPolicy, ExternalNames, Settings};
+use crate::explain;
 use crate::dump;
 use crate::metrics::Metrics;
 use crate::serve::{Listeners, Signals, Workers};
@@ -44,7 +45,8 @@ async fn gateway(args: Args, listeners: Listeners) -> anyhow::Result<()> {
     let tls = TlsPolicy::new().context("cannot set up TLS")?;
     let self_signed = tls.self_signed().context("cannot make the default certificate")?;
     let metrics = Metrics::new().context("cannot set up metrics")?;
-    let shared = Arc::new(Shared::new(Snapshot::empty(Arc::clone(&self_signed)), metrics));
+    let shared = Arc::new(Shared::new(Snapshot::empty(Arc::clone(&self_signed)), metrics, args.limits.clone()));
+    shared.set_listeners(listeners.addresses().context("cannot name the listening sockets")?);
 
     let admin = tokio::net::TcpListener::bind(args.admin_bind)
         .await
@@ -61,6 +63,8 @@ async fn gateway(args: Args, listeners: Listeners) -> anyhow::Result<()> {
         },
         published: args.publish_address,
         default_certificate: args.default_ssl_certificate,
+        policy: args.policy,
+        external: ExternalNames::new(&args.allow_external_names),
     };
     let mut control = tokio::spawn(control::run(client, settings, tls, self_signed, Arc::clone(&shared)));
 
@@ -132,10 +136,14 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 fn pages(shared: &Arc<Shared>) -> Admin {
-    let (ready, routes) = (Arc::clone(shared), Arc::clone(shared));
+    let (ready, routes, explained) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     Admin::new(shared.metrics.registry.clone())
         .page("/readyz", move |_| if ready.is_ready() { Page::text("ok") } else { Page::unavailable("not ready") })
         .page("/routes", move |_| Page(StatusCode::OK, "application/json", dump::routes(&routes.snapshot())))
+        .page("/explain", move |query| match explain::page(&explained, query) {
+            Ok(text) => Page::text(text),
+            Err(why) => Page(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", why),
+        })
 }
 
 async fn client(args: &Args) -> anyhow::Result<kube::Client> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ingress_route::{RequestView, Rule, Table, find};
 
 use crate::model::ObjectKey;
+use crate::policy::Policy;
 use crate::tls::Identity;
 use crate::upstream::Upstream;
 
@@ -13,11 +14,12 @@ use crate::upstream::Upstream;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) upstream: Arc<Upstream>,
+    pub(crate) policy: Arc<Policy>,
 }
 
 impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.upstream, &other.upstream)
+        Arc::ptr_eq(&self.upstream, &other.upstream) && self.policy == other.policy
     }
 }
 

@@ -1,15 +1,18 @@
 //! A map from host names that is cheap to change: cloning shares its shards, a change copies one of them.
 //!
 //! A new table is published for every change, while the old one may still serve requests. At 100,000 hosts a plain
-//! `HashMap` would be copied whole each time; here it is a few hundred entries.
+//! `HashMap` would be copied whole each time; here it is a few hundred entries. A name is hashed once: the upper bits
+//! choose the shard, and the shard is searched by the same hash.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-const SHARDS: usize = 256;
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
 
-type Shard<V> = HashMap<Box<str>, Arc<V>, RandomState>;
+const SHARDS: usize = 256;
+/// A hash table takes its place from the lowest bits of a hash and its tag from the highest seven: these are neither.
+const SHARD_SHIFT: u32 = 40;
 
 #[derive(Debug)]
 pub(crate) struct HostMap<V> {
@@ -17,6 +20,27 @@ pub(crate) struct HostMap<V> {
     /// Empty until the first insertion, then `SHARDS` long.
     shards: Vec<Arc<Shard<V>>>,
     len: usize,
+}
+
+type Shard<V> = HashTable<Entry<V>>;
+
+#[derive(Debug)]
+struct Entry<V> {
+    hash: u64,
+    name: Box<str>,
+    value: Arc<V>,
+}
+
+impl<V> Entry<V> {
+    fn is(&self, hash: u64, name: &str) -> bool {
+        self.hash == hash && *self.name == *name
+    }
+}
+
+impl<V> Clone for Entry<V> {
+    fn clone(&self) -> Self {
+        Self { hash: self.hash, name: self.name.clone(), value: Arc::clone(&self.value) }
+    }
 }
 
 impl<V> Clone for HostMap<V> {
@@ -27,7 +51,7 @@ impl<V> Clone for HostMap<V> {
 
 impl<V> Default for HostMap<V> {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), shards: Vec::new(), len: 0 }
+        Self { hasher: RandomState::default(), shards: Vec::new(), len: 0 }
     }
 }
 
@@ -36,31 +60,27 @@ impl<V> HostMap<V> {
         if self.len == 0 {
             return None;
         }
-        self.shards[self.shard(host)].get(host)
+        let hash = self.hasher.hash_one(host);
+        self.shards[shard(hash)].find(hash, |entry| entry.is(hash, host)).map(|entry| &entry.value)
     }
 
     /// Sets or, with `None`, removes the value of a host.
     pub(crate) fn set(&mut self, host: &str, value: Option<Arc<V>>) {
         if self.shards.is_empty() {
-            let empty = Arc::new(Shard::with_hasher(self.hasher.clone()));
-            self.shards = vec![empty; SHARDS];
+            self.shards = vec![Arc::new(Shard::new()); SHARDS];
         }
-        let index = self.shard(host);
-        let shard = self.shards[index].as_ref();
-        let mut changed: Shard<V> = shard
-            .iter()
-            .filter(|(name, _)| ***name != *host)
-            .map(|(name, v)| (name.clone(), Arc::clone(v)))
-            .fold(HashMap::with_capacity_and_hasher(shard.len() + 1, self.hasher.clone()), |mut map, (name, v)| {
-                map.insert(name, v);
-                map
-            });
-        self.len -= shard.len() - changed.len();
+        let hash = self.hasher.hash_one(host);
+        let slot = &mut self.shards[shard(hash)];
+        let mut changed: Shard<V> = Shard::clone(slot);
+        if let Ok(entry) = changed.find_entry(hash, |entry| entry.is(hash, host)) {
+            entry.remove();
+            self.len -= 1;
+        }
         if let Some(value) = value {
-            changed.insert(host.into(), value);
+            changed.insert_unique(hash, Entry { hash, name: host.into(), value }, |entry| entry.hash);
             self.len += 1;
         }
-        self.shards[index] = Arc::new(changed);
+        *slot = Arc::new(changed);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -68,12 +88,12 @@ impl<V> HostMap<V> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<V>> {
-        self.shards.iter().flat_map(|shard| shard.values())
+        self.shards.iter().flat_map(|shard| shard.iter()).map(|entry| &entry.value)
     }
+}
 
-    fn shard(&self, host: &str) -> usize {
-        (self.hasher.hash_one(host) >> 56) as usize % SHARDS
-    }
+fn shard(hash: u64) -> usize {
+    (hash >> SHARD_SHIFT) as usize % SHARDS
 }
 
 #[cfg(test)]

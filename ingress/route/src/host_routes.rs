@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::path::PathMatch;
 use crate::rule::Rule;
 
 #[derive(Debug)]
 pub(crate) struct HostRoutes<T> {
-    exact: HashMap<Box<str>, Arc<Rule<T>>>,
-    prefix: HashMap<Box<str>, Arc<Rule<T>>>,
+    exact: HashMap<Box<str>, Arc<Rule<T>>, RandomState>,
+    prefix: HashMap<Box<str>, Arc<Rule<T>>, RandomState>,
     fallback: Option<Arc<Rule<T>>>,
     /// The length of the longest prefix: no longer part of a request's path needs a look.
     prefix_len_max: usize,
@@ -26,8 +28,8 @@ impl<T> HostRoutes<T> {
         mut shadowed: impl FnMut(&Arc<Rule<T>>, &Arc<Rule<T>>),
     ) -> Self {
         let mut routes = Self {
-            exact: HashMap::new(),
-            prefix: HashMap::new(),
+            exact: HashMap::default(),
+            prefix: HashMap::default(),
             fallback: None,
             prefix_len_max: 0,
             prefix_depth_max: 0,

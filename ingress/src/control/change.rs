@@ -1,6 +1,7 @@
 //! Changes of the cluster, as the watches report them.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use crate::model::{Ingress, IngressClass, Model, ObjectKey, Service, Slice, TlsSecret};
 
@@ -24,6 +25,8 @@ pub(crate) enum Change {
     Secret(Delta<TlsSecret>),
     /// The answer to a read of one Secret; `None` if there is none.
     SecretRead(ObjectKey, Option<TlsSecret>),
+    /// The addresses of an external name.
+    Resolved(Box<str>, Vec<IpAddr>),
 }
 
 /// What a delta means for a collection.

@@ -7,17 +7,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::change::{Change, Delta};
 use super::class::ClassPolicy;
+use super::external::ExternalNames;
 use super::event::{self, Report};
+use super::health::{self, Checked};
+use super::names::Names;
 use super::reader::Reader;
 use super::secrets::Secrets;
 use super::source::Source;
 use super::status::{self, StatusWrite};
 use super::world::{Counts, Outcome, World};
 use crate::model::{Address, Model, ObjectKey};
+use crate::policy::Policy;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::tls::{Identity, TlsPolicy};
@@ -34,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) class: ClassPolicy,
     pub(crate) published: Vec<Address>,
     pub(crate) default_certificate: Option<ObjectKey>,
+    pub(crate) policy: Policy,
+    pub(crate) external: ExternalNames,
 }
 
 /// Watches and publishes for good.
@@ -50,7 +56,7 @@ pub(crate) async fn run(
     let (sender, mut changes) = mpsc::channel(QUEUE_LEN);
     let secrets = Secrets::new(tls, settings.default_certificate.as_ref());
     let controller = settings.class.controller.clone();
-    let mut world = World::new(settings.class, settings.published, settings.default_certificate, secrets, self_signed);
+    let mut world = World::new(settings, secrets, self_signed);
     let hands = Hands::new(&client, &controller, sender.clone(), &shared);
     let watches = Watches { client, changes: sender, shared: Arc::clone(&shared) };
     watches.start();
@@ -108,6 +114,8 @@ struct Hands {
     reader: Reader,
     statuses: mpsc::UnboundedSender<StatusWrite>,
     reports: mpsc::Sender<Report>,
+    checked: watch::Sender<Checked>,
+    names: Names,
     shared: Arc<Shared>,
 }
 
@@ -118,7 +126,10 @@ impl Hands {
         let writer = status::write_all(client.clone(), controller.to_owned(), Arc::clone(shared), status_queue);
         tokio::spawn(writer);
         tokio::spawn(event::write_all(client.clone(), controller.to_owned(), report_queue));
-        Self { reader: Reader::new(client.clone(), changes), statuses, reports, shared: Arc::clone(shared) }
+        let (checked, to_check) = watch::channel(Checked::new());
+        tokio::spawn(health::run(to_check, Arc::clone(shared)));
+        let (reader, names) = (Reader::new(client.clone(), changes.clone()), Names::new(changes));
+        Self { reader, statuses, reports, checked, names, shared: Arc::clone(shared) }
     }
 
     fn act(&self, outcome: Outcome, started: Instant, world: &World) {
@@ -137,6 +148,12 @@ impl Hands {
             if self.reports.try_send(report).is_err() {
                 tracing::warn!("too many problems to write events for all");
             }
+        }
+        if let Some(checked) = outcome.checked {
+            self.checked.send_replace(checked);
+        }
+        if let Some(names) = outcome.names {
+            self.names.set(names);
         }
         self.count(world.counts());
     }

@@ -6,6 +6,9 @@ mod change;
 mod class;
 mod controller;
 mod event;
+mod external;
+mod health;
+mod names;
 mod problem;
 mod reader;
 mod rules;
@@ -17,3 +20,4 @@ mod world;
 
 pub(crate) use class::ClassPolicy;
 pub(crate) use controller::{Settings, run};
+pub(crate) use external::ExternalNames;

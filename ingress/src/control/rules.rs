@@ -8,6 +8,7 @@ use ingress_route::{HostPattern, PathMatch, Rule, Source, WildcardLabels};
 
 use super::problem::Problem;
 use crate::model::{Backend, Ingress, ObjectKey, Path, PathKind, Tls};
+use crate::policy::Policy;
 use crate::snapshot::{Target, TlsKey};
 use crate::upstream::{Upstream, UpstreamKey};
 
@@ -18,14 +19,19 @@ pub(crate) struct Meaning {
     pub(crate) problems: BTreeSet<Problem>,
 }
 
-/// Reads an Ingress. `upstream` gives the upstream of a key, or the one of unsupported backends.
-pub(crate) fn meaning_of(ingress: &Ingress, upstream: impl FnMut(Option<UpstreamKey>) -> Arc<Upstream>) -> Meaning {
+/// Reads an Ingress. `policy` holds for its rules; `upstream` gives the upstream of a key, or the one of unsupported
+/// backends.
+pub(crate) fn meaning_of(
+    ingress: &Ingress,
+    policy: &Arc<Policy>,
+    upstream: impl FnMut(Option<UpstreamKey>) -> Arc<Upstream>,
+) -> Meaning {
     let source = Arc::new(Source {
         created: ingress.created,
         namespace: ingress.key.namespace.clone(),
         name: ingress.key.name.clone(),
     });
-    let mut reader = Reader { ingress, source, upstream, meaning: Meaning::default() };
+    let mut reader = Reader { ingress, policy, source, upstream, meaning: Meaning::default() };
     for path in &ingress.paths {
         reader.path(path);
     }
@@ -48,6 +54,7 @@ pub(crate) fn secret_of_host(ingress: &Ingress, host: &HostPattern) -> Option<Ob
 
 struct Reader<'a, F> {
     ingress: &'a Ingress,
+    policy: &'a Arc<Policy>,
     source: Arc<Source>,
     upstream: F,
     meaning: Meaning,
@@ -87,7 +94,7 @@ impl<F: FnMut(Option<UpstreamKey>) -> Arc<Upstream>> Reader<'_, F> {
                 None
             }
         };
-        let target = Target { upstream: (self.upstream)(key) };
+        let target = Target { upstream: (self.upstream)(key), policy: Arc::clone(self.policy) };
         let index = u32::try_from(self.meaning.routes.len()).unwrap_or(u32::MAX);
         self.meaning.routes.push(Rule { host, path, source: Arc::clone(&self.source), index, target });
     }
@@ -144,7 +151,7 @@ mod tests {
 
     fn meaning(spec: Value) -> Meaning {
         let object = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
-        meaning_of(&Ingress::from_object(serde_json::from_value(object).unwrap()), |key| {
+        meaning_of(&Ingress::from_object(serde_json::from_value(object).unwrap()), &Arc::default(), |key| {
             let unsupported = || UpstreamKey { service: ObjectKey::default(), port: Port::Number(0) };
             let endpoints = Endpoints::missing(Unavailable::ServiceMissing);
             Arc::new(Upstream::new(key.unwrap_or_else(unsupported), endpoints, 0))

@@ -2,12 +2,13 @@
 //! out. Randomness enters as an argument.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ingress_route::{Compiler, Conflict, Source};
 
 use super::change::{Change, Edit, Listing};
 use super::class::ClassPolicy;
+use super::controller::Settings;
 use super::event::Report;
 use super::problem::Problem;
 use super::rules::{Meaning, meaning_of, secret_of_host, secrets_of};
@@ -15,12 +16,16 @@ use super::secrets::{Identities, Secrets};
 use super::status::{self, StatusWrite};
 use super::upstreams::Upstreams;
 use crate::model::{Address, Ingress, IngressClass, ObjectKey};
+use crate::policy::Policy;
 use crate::snapshot::{Snapshot, Target, TlsKey};
 use crate::tls::Identity;
+use crate::upstream::Upstream;
 
 #[derive(Debug)]
 pub(crate) struct World {
-    policy: ClassPolicy,
+    classes_policy: ClassPolicy,
+    /// The policy of rules that ask for nothing else.
+    policy: Arc<Policy>,
     published: Vec<Address>,
     default_certificate: Option<ObjectKey>,
     self_signed: Arc<Identity>,
@@ -67,6 +72,10 @@ pub(crate) struct Outcome {
     pub(crate) secrets_to_read: Vec<ObjectKey>,
     pub(crate) statuses: Vec<StatusWrite>,
     pub(crate) reports: Vec<Report>,
+    /// Upstreams to check actively, if they changed.
+    pub(crate) checked: Option<Vec<Weak<Upstream>>>,
+    /// External names to look up, if they changed.
+    pub(crate) names: Option<HashSet<Box<str>>>,
 }
 
 /// How much there is, for metrics.
@@ -81,21 +90,16 @@ pub(crate) struct Counts {
 }
 
 impl World {
-    pub(crate) fn new(
-        policy: ClassPolicy,
-        published: Vec<Address>,
-        default_certificate: Option<ObjectKey>,
-        secrets: Secrets,
-        self_signed: Arc<Identity>,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, secrets: Secrets, self_signed: Arc<Identity>) -> Self {
         Self {
-            policy,
-            published,
-            default_certificate,
+            classes_policy: settings.class,
+            policy: Arc::new(settings.policy),
+            published: settings.published,
+            default_certificate: settings.default_certificate,
             self_signed,
             ingresses: HashMap::new(),
             classes: HashMap::new(),
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(settings.external),
             secrets,
             listings: Listings::default(),
             routes: Compiler::default(),
@@ -144,6 +148,7 @@ impl World {
             }
             Change::Secret(delta) => self.secrets.apply(delta),
             Change::SecretRead(key, secret) => self.secrets.read(&key, secret.as_ref()),
+            Change::Resolved(name, addresses) => self.upstreams.put_addresses(name, addresses),
         }
     }
 
@@ -152,7 +157,7 @@ impl World {
         if !(self.listings.ingresses.is_synced() && self.listings.classes.is_synced()) {
             return false;
         }
-        for ingress in self.ingresses.values().filter(|ingress| self.policy.is_ours(ingress, &self.classes)) {
+        for ingress in self.ingresses.values().filter(|ingress| self.classes_policy.is_ours(ingress, &self.classes)) {
             self.secrets.refer(&ingress.key, secrets_of(ingress));
         }
         self.secrets.watch_started();
@@ -186,6 +191,8 @@ impl World {
             self.report_conflicts(&mut outcome.reports);
         }
         outcome.secrets_to_read = self.secrets.take_reads();
+        outcome.checked = self.upstreams.take_checked();
+        outcome.names = self.upstreams.take_names();
         outcome
     }
 
@@ -208,8 +215,8 @@ impl World {
                 changed |= self.withdraw(&key);
                 continue;
             };
-            let ours = self.policy.is_ours(ingress, &self.classes);
-            let (published, manager) = (&self.published, &self.policy.controller);
+            let ours = self.classes_policy.is_ours(ingress, &self.classes);
+            let (published, manager) = (&self.published, &self.classes_policy.controller);
             if let Some(addresses) = status::desired(ingress, ours, self.served.contains_key(&key), published, manager)
             {
                 outcome.statuses.push(StatusWrite { ingress: key.clone(), addresses });
@@ -221,7 +228,7 @@ impl World {
             let uid = ingress.uid.clone();
             let secrets = secrets_of(ingress);
             let Meaning { routes, certificates, mut problems } =
-                meaning_of(ingress, |upstream| self.upstreams.get(upstream, turn()));
+                meaning_of(ingress, &self.policy, |upstream| self.upstreams.get(upstream, turn()));
             changed |= self.routes.replace(&key.namespace, &key.name, routes);
             changed |= self.certificates.replace(&key.namespace, &key.name, certificates);
             self.secrets.refer(&key, secrets.clone());

@@ -1,12 +1,15 @@
 //! The world as rules: Ingresses, classes, Services and Secrets in, targets and problems out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::{Change, ClassPolicy, Outcome, Secrets, Snapshot, World};
 use crate::control::change::Delta;
+use crate::control::{ExternalNames, Settings};
 use crate::model::{Address, Model, ObjectKey, TlsSecret};
+use crate::policy::Policy;
 use crate::tls::TlsPolicy;
 
 /// A world with the class `mine`, the Service `s` with one endpoint, everything listed.
@@ -40,7 +43,14 @@ fn unsynced() -> World {
         without_class: false,
     };
     let published = vec![Address::Ip("192.0.2.1".into())];
-    World::new(policy, published, None, Secrets::new(tls, None), self_signed)
+    let settings = Settings {
+        class: policy,
+        published,
+        default_certificate: None,
+        policy: Policy::default(),
+        external: ExternalNames::default(),
+    };
+    World::new(settings, Secrets::new(tls, None), self_signed)
 }
 
 fn object<M: Model>(value: Value) -> M
@@ -84,7 +94,7 @@ fn publish(world: &mut World) -> Outcome {
 }
 
 fn endpoint(snapshot: &Snapshot, host: &str) -> Option<String> {
-    snapshot.route(host, "/").map(|rule| rule.target.upstream.pick(&[]).unwrap().to_string())
+    snapshot.route(host, "/").map(|rule| rule.target.upstream.pick(&[], Instant::now()).unwrap().address.to_string())
 }
 
 #[test]

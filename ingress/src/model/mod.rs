@@ -1,6 +1,7 @@
 //! What the gateway keeps of API objects: compact values without managed fields, labels or anything unused.
 
 mod class;
+mod health_check;
 mod ingress;
 mod key;
 mod secret;
@@ -8,6 +9,7 @@ mod service;
 mod slice;
 
 pub(crate) use class::IngressClass;
+pub(crate) use health_check::{HealthCheck, Probe};
 pub(crate) use ingress::{Address, Backend, Ingress, Path, PathKind, Port, Tls};
 pub(crate) use key::ObjectKey;
 pub(crate) use secret::TlsSecret;

@@ -4,7 +4,7 @@ use pingora::Error;
 use pingora::proxy::Session;
 use tracing::Level;
 
-use super::phases::Context;
+use super::context::Context;
 use super::request;
 use crate::serve::Client;
 
@@ -20,7 +20,8 @@ pub(super) fn write(session: &Session, client: Option<&Client>, ctx: &Context, s
     let tls = client.and_then(|client| client.tls.as_ref());
     tracing::info!(
         target: TARGET,
-        client = client.map(|client| display(client.address)),
+        client = ctx.origin.as_ref().and_then(|origin| origin.ip.to_str().ok()),
+        peer = client.map(|client| display(client.address)),
         method = request.method.as_str(),
         host = request::host(request),
         path = request.uri.path(),
@@ -32,7 +33,7 @@ pub(super) fn write(session: &Session, client: Option<&Client>, ctx: &Context, s
         bytes_sent = session.body_bytes_sent(),
         ingress = route.map(|route| display(&route.source)),
         service = route.map(|route| display(&route.target.upstream.key)),
-        endpoint = ctx.endpoint.map(display),
+        endpoint = ctx.endpoint.as_ref().map(|endpoint| display(endpoint.address)),
         attempts = ctx.attempts,
         request_id = ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
         refusal = ctx.refusal.map(|refusal| refusal.as_str()),

@@ -1,10 +1,12 @@
-//! What the endpoint is told about the client, as ingress-nginx does by default: nothing that the client claims about
-//! its own address, scheme or host is believed; its `X-Forwarded-For` is handed on under another name.
+//! What the endpoint is told about the client, as ingress-nginx does by default: nothing that a client claims about its own
+//! address, scheme or host is believed, unless it is a trusted proxy; its `X-Forwarded-For` is handed on under another
+//! name.
 
-use http::HeaderValue;
+use http::header::FORWARDED;
+use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
-use crate::serve::Client;
+use super::origin::Origin;
 
 /// A longer request id from a client is replaced.
 const REQUEST_ID_LEN_MAX: usize = 128;
@@ -18,36 +20,55 @@ pub(super) fn request_id(request: &RequestHeader) -> HeaderValue {
     })
 }
 
-/// Sets the forwarding fields of the request to the endpoint. `host` is the host that the client asked for.
-pub(super) fn forward(
-    request: &mut RequestHeader,
-    client: &Client,
-    host: &str,
-    request_id: &HeaderValue,
-) -> pingora::Result<()> {
-    let scheme = HeaderValue::from_static(if client.tls.is_some() { "https" } else { "http" });
-    if let Some(claimed) = request.remove_header("x-forwarded-for") {
-        request.insert_header("X-Original-Forwarded-For", claimed)?;
+/// Sets the forwarding fields of the request to the endpoint.
+pub(super) fn forward(request: &mut RequestHeader, origin: &Origin, request_id: &HeaderValue) -> pingora::Result<()> {
+    if !origin.from_proxy {
+        remove_claims(request)?;
     }
     // A CGI-like application would take this one for its own proxy setting.
     request.remove_header("proxy");
     request.insert_header("X-Request-ID", request_id.clone())?;
-    request.insert_header("X-Real-IP", client.ip.clone())?;
-    request.insert_header("X-Forwarded-For", client.ip.clone())?;
-    request.insert_header("X-Forwarded-Host", host)?;
-    request.insert_header("X-Forwarded-Port", HeaderValue::from(client.port))?;
-    request.insert_header("X-Forwarded-Proto", scheme.clone())?;
-    request.insert_header("X-Forwarded-Scheme", scheme.clone())?;
-    request.insert_header("X-Scheme", scheme)?;
+    request.insert_header("X-Real-IP", origin.ip.clone())?;
+    request.insert_header("X-Forwarded-For", origin.chain.clone())?;
+    request.insert_header("X-Forwarded-Host", origin.host.clone())?;
+    request.insert_header("X-Forwarded-Port", origin.port.clone())?;
+    request.insert_header("X-Forwarded-Proto", origin.scheme.clone())?;
+    request.insert_header("X-Forwarded-Scheme", origin.scheme.clone())?;
+    request.insert_header("X-Scheme", origin.scheme.clone())?;
+    Ok(())
+}
+
+/// Removes everything that only a proxy may say. Applications build links and decide access by such fields.
+fn remove_claims(request: &mut RequestHeader) -> pingora::Result<()> {
+    let claimed = request.remove_header("x-forwarded-for");
+    let is_claim = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-") || *name == FORWARDED;
+    let claims: Vec<_> = request.headers.keys().filter(is_claim).cloned().collect();
+    for name in &claims {
+        request.remove_header(name);
+    }
+    if let Some(claimed) = claimed {
+        request.insert_header("X-Original-Forwarded-For", claimed)?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use pingora::http::RequestHeader;
 
-    use super::{forward, request_id};
-    use crate::serve::Client;
+    use super::{Origin, forward, request_id};
+
+    fn origin(from_proxy: bool) -> Origin {
+        Origin {
+            ip: HeaderValue::from_static("192.0.2.7"),
+            chain: HeaderValue::from_static("192.0.2.7"),
+            host: HeaderValue::from_static("a.test:8080"),
+            port: HeaderValue::from_static("8080"),
+            scheme: HeaderValue::from_static("http"),
+            from_proxy,
+        }
+    }
 
     #[test]
     fn what_a_client_claims_is_replaced() {
@@ -57,13 +78,14 @@ mod tests {
             ("X-Forwarded-Proto", "https"),
             ("X-Forwarded-Host", "evil"),
             ("X-Real-IP", "6.6.6.6"),
+            ("X-Forwarded-Prefix", "/evil"),
+            ("Forwarded", "for=6.6.6.6"),
             ("Proxy", "http://evil"),
         ] {
             request.insert_header(name, value).unwrap();
         }
-        let client = Client::new("[::ffff:192.0.2.7]:1234".parse().unwrap(), 8080);
         let id = request_id(&request);
-        forward(&mut request, &client, "a.test:8080", &id).unwrap();
+        forward(&mut request, &origin(false), &id).unwrap();
         let get = |name: &str| request.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         let expected = [
             ("x-forwarded-for", Some("192.0.2.7")),
@@ -74,12 +96,22 @@ mod tests {
             ("x-forwarded-proto", Some("http")),
             ("x-forwarded-scheme", Some("http")),
             ("x-scheme", Some("http")),
+            ("x-forwarded-prefix", None),
+            ("forwarded", None),
             ("proxy", None),
         ];
         for (name, value) in expected {
             assert_eq!(get(name).as_deref(), value, "{name}");
         }
         assert_eq!(get("x-request-id").map(|id| id.len()), Some(32));
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_besides_goes_on() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header("X-Forwarded-Prefix", "/app").unwrap();
+        forward(&mut request, &origin(true), &HeaderValue::from_static("id")).unwrap();
+        assert_eq!(request.headers.get("x-forwarded-prefix").unwrap(), "/app");
     }
 
     #[test]

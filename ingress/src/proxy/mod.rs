@@ -1,23 +1,26 @@
 //! One request: checked, routed, sent to an endpoint, answered, logged. The phases are pingora's.
 
 mod access_log;
+mod context;
 mod framing;
 mod headers;
+mod origin;
 mod phases;
 mod refusal;
 mod request;
+mod retry;
 
 use std::sync::Arc;
 
 use pingora::apps::HttpServerOptions;
+use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
 use self::phases::Gateway;
+use crate::policy::TRIES_MAX;
 use crate::shared::Shared;
 
-/// The most endpoints that one request is sent to.
-const ATTEMPTS_MAX: usize = 3;
 /// Idle connections to endpoints that each thread keeps.
 const UPSTREAM_KEEPALIVE: usize = 320;
 const H2_IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(75);
@@ -30,10 +33,13 @@ pub(crate) fn build(shared: Arc<Shared>) -> Proxy {
         threads: 1,
         work_stealing: false,
         upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE,
-        max_retries: ATTEMPTS_MAX,
+        max_retries: usize::from(TRIES_MAX),
         ..ServerConf::default()
     };
+    let mut h2 = default_h2_options();
+    h2.max_header_list_size(shared.limits.header_size_max);
     let mut proxy = HttpProxy::new(Gateway::new(shared), Arc::new(conf));
+    proxy.h2_options = Some(h2);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
     proxy.server_options = Some(options);

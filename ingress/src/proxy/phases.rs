@@ -1,25 +1,24 @@
 //! The phases of a request.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::HeaderValue;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::context::Context;
+use super::origin::Origin;
 use super::refusal::{self, Refusal};
-use super::{ATTEMPTS_MAX, access_log, framing, headers, request};
+use super::{access_log, framing, headers, request, retry};
 use crate::serve::{Client, Scheme};
 use crate::shared::Shared;
 use crate::snapshot::Route;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may take to accept a part of its answer.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an HTTP/1 connection may wait for its next request.
@@ -32,19 +31,6 @@ const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Gateway {
     shared: Arc<Shared>,
-}
-
-/// What a request remembers. Of the snapshot it keeps its rule only.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(super) started: Instant,
-    pub(super) route: Option<Arc<Route>>,
-    pub(super) refusal: Option<Refusal>,
-    pub(super) request_id: Option<HeaderValue>,
-    pub(super) endpoint: Option<SocketAddr>,
-    pub(super) attempts: u32,
-    /// Endpoints that could not be connected to.
-    unreachable: Vec<SocketAddr>,
 }
 
 impl Gateway {
@@ -66,6 +52,17 @@ impl Gateway {
         route.target.upstream.check().map_err(Refusal::Unavailable)?;
         Ok(Arc::clone(route))
     }
+
+    /// Whether a request is good enough in itself to be routed.
+    fn check(&self, session: &Session) -> Result<(), Refusal> {
+        if session.req_header().headers.len() > self.shared.limits.header_count_max {
+            return Err(Refusal::TooManyHeaders);
+        }
+        // Over HTTP/2 framing is not ambiguous: pingora and h2 check it.
+        let Some(http1) = session.as_http1() else { return Ok(()) };
+        let request = http1.req_header();
+        framing::check(request.version, &request.headers, &http1.get_headers_raw_bytes()).map_err(Refusal::BadFraming)
+    }
 }
 
 #[async_trait]
@@ -73,35 +70,42 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            started: Instant::now(),
-            route: None,
-            refusal: None,
-            request_id: None,
-            endpoint: None,
-            attempts: 0,
-            unreachable: Vec::new(),
-        }
+        Context::new()
     }
 
-    /// Refuses ambiguous HTTP/1 framing. (Over HTTP/2 there is none: pingora and h2 check it.)
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        if let Some(client) = client(session) {
+            client.progress.head_ends();
+        }
+        session.set_read_timeout(Some(self.shared.limits.body_timeout));
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         // Pingora lets a connection that may be kept wait for ever, and keeps none where the client asks it not to.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE_SECONDS));
         }
-        let Some(http1) = session.as_http1() else { return Ok(()) };
-        let request = http1.req_header();
-        framing::check(request.version, &request.headers, &http1.get_headers_raw_bytes()).map_err(|why| {
-            ctx.refusal = Some(Refusal::BadFraming(why));
-            Error::explain(ErrorType::HTTPStatus(400), why.as_str()).into_down()
+        self.check(session).map_err(|refusal| {
+            ctx.refusal = Some(refusal);
+            Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.as_str()).into_down()
         })
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        match self.route(session) {
+        ctx.origin = client(session).map(|client| Origin::of(session.req_header(), client, &self.shared.limits));
+        let admitted = self.route(session).and_then(|route| {
+            let announced = session.req_header().headers.get(CONTENT_LENGTH);
+            let length = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+            let largest = route.target.policy.body_size_max;
+            if length.zip(largest).is_some_and(|(length, largest)| length > largest) {
+                return Err(Refusal::BodyTooLarge);
+            }
+            Ok(route)
+        });
+        match admitted {
             Ok(route) => {
+                route.target.upstream.budget.deposit();
+                if !session.is_upgrade_req() {
+                    ctx.deadline = route.target.policy.request_timeout.map(|timeout| ctx.started + timeout);
+                }
                 ctx.route = Some(route);
                 ctx.request_id = Some(headers::request_id(session.req_header()));
                 Ok(false)
@@ -123,35 +127,86 @@ impl ProxyHttp for Gateway {
         let Some(route) = &ctx.route else {
             return Error::e_explain(ErrorType::InternalError, "a request without a rule was proxied");
         };
-        let endpoint = route.target.upstream.pick(&ctx.unreachable).map_err(|why| {
+        let (policy, now) = (&route.target.policy, Instant::now());
+        if ctx.is_late() {
+            return Err(Error::explain(ErrorType::HTTPStatus(504), "request timeout"));
+        }
+        let endpoint = route.target.upstream.pick(&ctx.tried, now).map_err(|why| {
             let refusal = Refusal::Unavailable(why);
             ctx.refusal = Some(refusal);
             Error::explain(ErrorType::HTTPStatus(refusal.status()), why.as_str())
         })?;
+        let mut peer = HttpPeer::new(endpoint.address, false, String::new());
+        let connect_timeout = ctx.within_deadline(policy.connect_timeout, now);
+        peer.options.connection_timeout = Some(connect_timeout);
+        peer.options.total_connection_timeout = Some(connect_timeout);
+        peer.options.read_timeout = Some(ctx.within_deadline(policy.read_timeout, now));
+        peer.options.write_timeout = Some(ctx.within_deadline(policy.send_timeout, now));
+        peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT);
         ctx.endpoint = Some(endpoint);
+        ctx.body_received = 0;
         ctx.attempts += 1;
         if ctx.attempts > 1 {
             self.shared.metrics.upstream_retries.inc();
         }
-        let mut peer = HttpPeer::new(endpoint, false, String::new());
-        peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
-        peer.options.total_connection_timeout = Some(CONNECT_TIMEOUT);
-        peer.options.read_timeout = Some(READ_TIMEOUT);
-        peer.options.write_timeout = Some(WRITE_TIMEOUT);
-        peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT);
         Ok(Box::new(peer))
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.body_received += body.as_ref().map_or(0, |body| body.len() as u64);
+        let largest = ctx.route.as_ref().and_then(|route| route.target.policy.body_size_max);
+        if largest.is_some_and(|largest| ctx.body_received > largest) {
+            ctx.refusal = Some(Refusal::BodyTooLarge);
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "request body too large").into_down());
+        }
+        if ctx.is_late() {
+            return Err(Error::explain(ErrorType::HTTPStatus(504), "request timeout"));
+        }
+        Ok(())
     }
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         upstream: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        match (client(session), &ctx.request_id) {
-            (Some(client), Some(id)) => headers::forward(upstream, client, request::host(session.req_header()), id),
+        match (&ctx.origin, &ctx.request_id) {
+            (Some(origin), Some(id)) => headers::forward(upstream, origin, id),
             _ => Error::e_explain(ErrorType::InternalError, "a request came without its connection's client"),
         }
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let status = response.status.as_u16();
+        if retry::after_answer(&self.shared.metrics, session, ctx, status) {
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "another endpoint may do better").into_up());
+        }
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if ctx.is_late() {
+            return Err(Error::explain(ErrorType::HTTPStatus(504), "request timeout"));
+        }
+        Ok(None)
     }
 
     async fn response_filter(
@@ -166,7 +221,6 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// Nothing was sent yet, so any other endpoint may have the request, whatever its method.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -174,21 +228,32 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        self.shared.metrics.upstream_connect_failures.inc();
-        ctx.unreachable.extend(ctx.endpoint);
-        let remaining = ctx.route.as_ref().is_some_and(|route| {
-            route.target.upstream.endpoints().addresses().iter().any(|address| !ctx.unreachable.contains(address))
-        });
-        error.set_retry(remaining && (ctx.attempts as usize) < ATTEMPTS_MAX);
+        retry::after_connect_failure(&self.shared.metrics, ctx, &mut error);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        retry::after_broken_attempt(&self.shared.metrics, session, ctx, &mut error, reused);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut Context) -> FailToProxy {
         let status = status_of(error);
-        if status > 0
-            && let Err(error) = refusal::answer_and_close(session, status).await
-        {
-            tracing::debug!(%error, "client is gone before its error answer");
+        if status > 0 {
+            if let Err(error) = refusal::answer_and_close(session, status).await {
+                tracing::debug!(%error, "client is gone before its error answer");
+            } else if status == 413 {
+                // Closing under a client that still sends would reset the connection and take the answer with it.
+                session.set_total_drain_timeout(Some(REFUSED_BODY_TIMEOUT));
+                let _ = session.as_downstream_mut().drain_request_body().await;
+            }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }

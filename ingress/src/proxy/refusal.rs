@@ -13,6 +13,8 @@ use crate::upstream::Unavailable;
 pub(super) enum Refusal {
     BadFraming(BadFraming),
     NoRoute,
+    TooManyHeaders,
+    BodyTooLarge,
     /// The host needs another TLS configuration than the connection has.
     Misdirected,
     Unavailable(Unavailable),
@@ -23,6 +25,8 @@ impl Refusal {
         match self {
             Self::BadFraming(_) => 400,
             Self::NoRoute => 404,
+            Self::TooManyHeaders => 431,
+            Self::BodyTooLarge => 413,
             Self::Misdirected => 421,
             Self::Unavailable(Unavailable::Exhausted) => 502,
             Self::Unavailable(_) => 503,
@@ -33,6 +37,8 @@ impl Refusal {
         match self {
             Self::BadFraming(why) => why.as_str(),
             Self::NoRoute => "no_route",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::BodyTooLarge => "body_too_large",
             Self::Misdirected => "misdirected",
             Self::Unavailable(why) => why.as_str(),
         }

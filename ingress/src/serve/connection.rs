@@ -7,6 +7,7 @@ use http::HeaderValue;
 use pingora::protocols::Digest;
 use pingora::protocols::raw_connect::ProxyDigest;
 
+use super::progress::Progress;
 use crate::snapshot::TlsKey;
 
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Client {
     /// The local port that the client dialled.
     pub(crate) port: u16,
     pub(crate) tls: Option<ClientTls>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +37,7 @@ impl Client {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         // An address is printed in characters that every header may hold.
         let ip = HeaderValue::try_from(address.ip().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, ip, port, tls: None }
+        Self { address, ip, port, tls: None, progress: Arc::default() }
     }
 
     /// The client of a request's connection.

@@ -54,6 +54,10 @@ impl Listeners {
         Ok(Self { sockets, inherited: false })
     }
 
+    pub(crate) fn addresses(&self) -> io::Result<Vec<(Scheme, SocketAddr)>> {
+        self.sockets.iter().map(|(scheme, socket)| Ok((*scheme, socket.local_addr()?))).collect()
+    }
+
     /// A second handle to the same sockets, for another thread.
     pub(crate) fn share(&self) -> io::Result<Vec<(Scheme, TcpListener)>> {
         self.sockets.iter().map(|(scheme, socket)| Ok((*scheme, socket.try_clone()?))).collect()

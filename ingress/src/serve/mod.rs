@@ -3,7 +3,11 @@
 
 mod connection;
 mod handshake;
+mod head;
 mod listen;
+mod progress;
+mod proxy_protocol;
+mod session;
 mod stream;
 mod worker;
 

@@ -4,12 +4,14 @@
 //! write and the next flush, so that an idle connection has no buffers here; and it gathers what is written in between,
 //! so that a small response is one TLS record and one system call.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -19,11 +21,16 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use super::connection::Client;
+use super::head::{BadHead, HeadLimits, HeadWatch};
+use super::progress::Progress;
 
 /// The most output to gather: one TLS record.
 const GATHER_MAX: usize = 16 * 1024;
+/// How long a refused client may go on sending: closing at once would reset the connection, and the answer would be lost.
+const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct ClientStream<S> {
@@ -31,13 +38,17 @@ pub(crate) struct ClientStream<S> {
     pending: BytesMut,
     fd: RawFd,
     http2: bool,
+    head: HeadWatch,
+    progress: Arc<Progress>,
+    /// Runs while a client whose header was refused may still be sending.
+    lingering: Option<Pin<Box<Sleep>>>,
     ssl: Option<Arc<SslDigest>>,
     client: Option<Arc<ProxyDigest>>,
     socket: Arc<SocketDigest>,
 }
 
 impl<S> ClientStream<S> {
-    pub(crate) fn new(io: S, fd: RawFd, local: SocketAddr, client: Client, http2: bool) -> Self {
+    pub(crate) fn new(io: S, fd: RawFd, local: SocketAddr, client: Client, http2: bool, limits: HeadLimits) -> Self {
         let socket = SocketDigest::from_raw_fd(fd);
         // Both cells are empty: the digest was made a line above.
         let _ = socket.peer_addr.set(Some(client.address.into()));
@@ -48,6 +59,9 @@ impl<S> ClientStream<S> {
             pending: BytesMut::new(),
             fd,
             http2,
+            head: HeadWatch::new(limits, http2),
+            progress: Arc::clone(&client.progress),
+            lingering: None,
             ssl: ssl.map(Arc::new),
             client: client.into_digest(),
             socket: Arc::new(socket),
@@ -69,15 +83,81 @@ impl<S: AsyncWrite + Unpin> ClientStream<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    /// Reads at most `room` bytes.
+    fn poll_read_some(&mut self, room: usize, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        let result = if buf.remaining() <= room {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+            let result = ready!(Pin::new(&mut self.io).poll_read(cx, &mut part));
+            let read = part.filled().len();
+            buf.advance(read);
+            result
+        };
+        match result {
+            Err(error) if is_gone(&error) => Poll::Ready(Ok(0)),
+            result => Poll::Ready(result.map(|()| buf.filled().len() - before)),
+        }
+    }
+
+    /// Reads a part of the header with this number, or begins to refuse it.
+    fn poll_read_head(&mut self, number: u32, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.head.poll_room(number, cx) {
+            Ok(room) => {
+                let read = ready!(self.poll_read_some(room, cx, buf))?;
+                if self.head.received(read) {
+                    self.progress.head_ends();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(why) => {
+                self.refuse(why);
+                self.poll_linger(cx)
+            }
+        }
+    }
+
+    fn refuse(&mut self, why: BadHead) {
+        self.progress.refuse(why);
+        if !self.http2 {
+            self.pending.extend_from_slice(why.answer());
+        }
+        self.lingering = Some(Box::pin(sleep(LINGER)));
+    }
+
+    /// Sends the answer, discards what still comes, then has the connection cut. Never ready: there is nothing to read.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let over = self.lingering.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready());
+        if over || self.http2 || self.poll_answered_and_ended(cx).is_ready() {
+            self.progress.cut();
+        }
+        Poll::Pending
+    }
+
+    fn poll_answered_and_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        let mut rest = [0; 4096];
+        while ready!(self.poll_read_some(usize::MAX, cx, &mut ReadBuf::new(&mut rest)))? > 0 {}
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     /// Sends what was gathered before waiting for the client: a response header whose body is late must not wait too.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_some() {
+            return self.poll_linger(cx);
+        }
         if !self.pending.is_empty() && self.poll_drain(cx)?.is_ready() {
             let _ = Pin::new(&mut self.io).poll_flush(cx)?;
         }
-        match ready!(Pin::new(&mut self.io).poll_read(cx, buf)) {
-            Err(error) if is_gone(&error) => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
+        match self.progress.head() {
+            Some(number) => self.poll_read_head(number, cx, buf),
+            None => self.poll_read_some(usize::MAX, cx, buf).map_ok(|_| ()),
         }
     }
 }
@@ -177,15 +257,17 @@ impl<S> Peek for ClientStream<S> {}
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::{Client, ClientStream, GATHER_MAX};
+    use super::{Client, ClientStream, GATHER_MAX, HeadLimits};
 
     fn pair() -> (ClientStream<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        (ClientStream::new(near, -1, address, Client::new(address, 1), false), far)
+        let limits = HeadLimits { timeout: Duration::from_secs(15), size_max: 8192 };
+        (ClientStream::new(near, -1, address, Client::new(address, 1), false, limits), far)
     }
 
     #[tokio::test]
@@ -225,5 +307,42 @@ mod tests {
         assert_eq!(&got, b"head");
         far.write_all(b"!").await.unwrap();
         assert_eq!(reader.await.unwrap().unwrap(), b'!');
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_a_size_and_a_time() {
+        for (sent, pause, answer) in [(9000, 0, "HTTP/1.1 431 "), (100, 16, "HTTP/1.1 408 ")] {
+            let (mut near, mut far) = pair();
+            let progress = std::sync::Arc::clone(&near.progress);
+            progress.head_begins();
+            let reader = tokio::spawn(async move {
+                let mut got = Vec::new();
+                near.read_to_end(&mut got).await.map(|_| got)
+            });
+            far.write_all(&vec![b'x'; sent]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            let mut got = String::new();
+            far.read_to_string(&mut got).await.unwrap();
+            assert!(got.starts_with(answer), "{got}");
+            assert!(!reader.is_finished(), "the session gets no more to see");
+            progress.until_cut().await;
+            reader.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_of_just_the_size_passes_and_bodies_have_no_limit_here() {
+        let (mut near, mut far) = pair();
+        near.progress.head_begins();
+        far.write_all(&vec![b'h'; 8192]).await.unwrap();
+        let mut got = vec![0; 8192];
+        near.read_exact(&mut got).await.unwrap();
+        near.progress.head_ends();
+        far.write_all(&vec![b'b'; 100_000]).await.unwrap();
+        let mut got = vec![0; 100_000];
+        near.read_exact(&mut got).await.unwrap();
+        near.progress.head_begins();
+        far.write_all(b"next").await.unwrap();
+        assert_eq!(near.read(&mut got).await.unwrap(), 4, "each header is counted anew");
     }
 }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Client;
-use super::handshake;
+use super::head::HeadLimits;
 use super::listen::{Listeners, Scheme};
 use super::stream::ClientStream;
+use super::{handshake, proxy_protocol, session};
 use crate::proxy::{self, Proxy};
 use crate::shared::Shared;
 
@@ -50,14 +51,15 @@ impl Workers {
         shared: &Arc<Shared>,
         signals: &Signals,
     ) -> io::Result<Self> {
+        let permits = Arc::new(Semaphore::new(shared.limits.connections().min(Semaphore::MAX_PERMITS)));
         let threads = (0..count)
             .map(|index| {
-                let (shared, signals) = (Arc::clone(shared), signals.clone());
+                let (shared, signals, permits) = (Arc::clone(shared), signals.clone(), Arc::clone(&permits));
                 let (sockets, drain_backlog) = (listeners.share()?, !listeners.inherited);
                 // Built here, so that a failure is the caller's to report.
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 std::thread::Builder::new().name(format!("ingress-{index}")).spawn(move || {
-                    if let Err(error) = runtime.block_on(serve(sockets, drain_backlog, shared, signals)) {
+                    if let Err(error) = runtime.block_on(serve(sockets, drain_backlog, shared, permits, signals)) {
                         tracing::error!(%error, "serving thread ended");
                     }
                     runtime.shutdown_background();
@@ -80,6 +82,7 @@ async fn serve(
     sockets: Vec<(Scheme, std::net::TcpListener)>,
     drain_backlog: bool,
     shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
     signals: Signals,
 ) -> io::Result<()> {
     let proxy = Arc::new(proxy::build(Arc::clone(&shared)));
@@ -88,6 +91,7 @@ async fn serve(
             scheme,
             proxy: Arc::clone(&proxy),
             shared: Arc::clone(&shared),
+            permits: Arc::clone(&permits),
             draining: signals.draining.clone(),
         };
         let listener = TcpListener::from_std(socket)?;
@@ -104,6 +108,7 @@ struct Server {
     scheme: Scheme,
     proxy: Arc<Proxy>,
     shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
 }
 
@@ -114,7 +119,14 @@ async fn accept_loop(listener: TcpListener, server: Server, stop: CancellationTo
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, address)) => server.spawn(tcp, address),
+            Ok((tcp, address)) => {
+                // At the limit the others wait in the socket, and this one here.
+                let permit = tokio::select! {
+                    () = stop.cancelled() => None,
+                    permit = Arc::clone(&server.permits).acquire_owned() => permit.ok(),
+                };
+                server.spawn(tcp, address, permit);
+            }
             Err(error) if is_the_connections_fault(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
@@ -124,32 +136,43 @@ async fn accept_loop(listener: TcpListener, server: Server, stop: CancellationTo
     }
     // Connections that the kernel already accepted for us would be reset by closing the socket.
     while drain_backlog && let Some(Ok((tcp, address))) = now_or_never(listener.accept()).await {
-        server.spawn(tcp, address);
+        server.spawn(tcp, address, None);
     }
 }
 
 impl Server {
-    fn spawn(&self, tcp: TcpStream, address: SocketAddr) {
+    fn spawn(&self, tcp: TcpStream, address: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
         let server = self.clone();
         tokio::spawn(async move {
             let _open = server.shared.metrics.connection_opened(server.scheme);
             if let Err(error) = server.handle(tcp, address).await {
                 tracing::debug!(client = %address, %error, "connection failed");
             }
+            drop(permit);
         });
     }
 
-    async fn handle(&self, tcp: TcpStream, address: SocketAddr) -> io::Result<()> {
+    async fn handle(&self, mut tcp: TcpStream, peer: SocketAddr) -> io::Result<()> {
         tcp.set_nodelay(true)?;
         let (fd, local) = (tcp.as_raw_fd(), tcp.local_addr()?);
-        let mut client = Client::new(address, local.port());
-        let stream: Stream = match self.scheme {
-            Scheme::Http => Box::new(ClientStream::new(tcp, fd, local, client, false)),
+        let limits = &self.shared.limits;
+        let mut client = Client::new(peer, local.port());
+        if limits.proxy_protocol {
+            let announced = proxy_protocol::accept(&mut tcp, limits.trusts(peer.ip())).await;
+            let announced = announced.inspect_err(|_| self.shared.metrics.refused("proxy_protocol"));
+            if let Some(path) = announced.map_err(io::Error::other)? {
+                client = Client::new(path.source, path.destination.port());
+            }
+        }
+        let progress = Arc::clone(&client.progress);
+        let head = HeadLimits { timeout: limits.header_timeout, size_max: limits.header_size_max as usize };
+        let (stream, http2): (Stream, bool) = match self.scheme {
+            Scheme::Http => (Box::new(ClientStream::new(tcp, fd, local, client, false, head)), false),
             Scheme::Https => match handshake::accept(tcp, &self.shared).await {
                 Ok((tls, info, http2)) => {
                     self.shared.metrics.handshake("ok");
                     client.tls = Some(info);
-                    Box::new(ClientStream::new(tls, fd, local, client, http2))
+                    (Box::new(ClientStream::new(tls, fd, local, client, http2, head)), http2)
                 }
                 Err(error) => {
                     self.shared.metrics.handshake(error.label());
@@ -157,7 +180,11 @@ impl Server {
                 }
             },
         };
-        self.proxy.process_new(stream, &self.draining).await;
+        session::serve(&self.proxy, stream, http2, &progress, &self.draining).await;
+        if let Some(refusal) = progress.refusal() {
+            self.shared.metrics.refused(refusal.as_str());
+            tracing::debug!(client = %peer, reason = refusal.as_str(), "header refused");
+        }
         Ok(())
     }
 }

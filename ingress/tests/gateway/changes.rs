@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::api_server::{ApiServer, Streaming};
 use crate::backend::Backend;
-use crate::client::{Connection, Wire, get};
+use crate::client::{Connection, WebSocket, Wire, get};
 use crate::objects::{class, ingress, rule, served, slice};
 use crate::process::Gateway;
 
@@ -152,4 +152,30 @@ async fn routes_that_change_elsewhere_fail_no_request() {
     gateway.until_route("h4-19.test", true).await;
     assert_eq!(get(gateway.http, Wire::Http, "h4-19.test", "/").await.backend(), "other");
     assert!(gateway.metric("ingress_snapshot_generation").await > 20.0);
+}
+
+#[tokio::test]
+async fn a_web_socket_survives_changes_of_endpoints_and_routes() {
+    let api = ApiServer::start(Streaming::Supported).await;
+    class(&api);
+    let backends = Backend::start_many("web", 2).await;
+    served(&api, "web", &backends[..1]);
+    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
+    let gateway = Gateway::start(&api, &["--request-timeout", "300ms"]).await;
+    let mut socket = WebSocket::open(gateway.http, "a.test").await;
+    socket.echo(b"before").await;
+    slice(&api, "web", &backends[1..]);
+    for _ in 0..500 {
+        if get(gateway.http, Wire::Http, "a.test", "/").await.backend() == "web-1" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(get(gateway.http, Wire::Http, "a.test", "/").await.backend(), "web-1");
+    socket.echo(b"the endpoint is not listed any more").await;
+    api.delete("ingresses", crate::objects::NAMESPACE, "main");
+    gateway.until_route("a.test", false).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    socket.echo(b"nor is the route, and the time of a request is over").await;
+    assert_eq!(get(gateway.http, Wire::Http, "a.test", "/").await.status, 404);
 }

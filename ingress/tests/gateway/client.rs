@@ -11,8 +11,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How to connect.
 #[derive(Clone, Copy, Debug)]
@@ -63,16 +65,7 @@ impl Connection {
             Wire::Https2(name) => (name, true),
         };
         let verifier = Arc::new(TakeAny(Mutex::new(None)));
-        let mut config =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
-                .with_no_client_auth();
-        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-        config.enable_sni = !name.is_empty();
-        let server = ServerName::try_from(if name.is_empty() { "unnamed" } else { name }.to_owned())?;
-        let tls = TlsConnector::from(Arc::new(config)).connect(server, tcp).await?;
+        let tls = handshake(tcp, name, if http2 { b"h2" } else { b"http/1.1" }, Arc::clone(&verifier)).await?;
         let certificate = verifier.0.lock().unwrap().take();
         if http2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
@@ -129,6 +122,59 @@ impl Connection {
 pub(crate) async fn get(address: SocketAddr, wire: Wire<'_>, host: &str, path: &str) -> Reply {
     let mut connection = Connection::open(address, wire).await.unwrap();
     connection.get(host, path).await.unwrap()
+}
+
+/// A bare TLS connection.
+pub(crate) async fn tls(address: SocketAddr, name: &str, protocol: &[u8]) -> TlsStream<TcpStream> {
+    tls_over(TcpStream::connect(address).await.unwrap(), name, protocol).await
+}
+
+pub(crate) async fn tls_over(tcp: TcpStream, name: &str, protocol: &[u8]) -> TlsStream<TcpStream> {
+    handshake(tcp, name, protocol, Arc::new(TakeAny(Mutex::new(None)))).await.unwrap()
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    name: &str,
+    protocol: &[u8],
+    verifier: Arc<TakeAny>,
+) -> Result<TlsStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier as Arc<dyn ServerCertVerifier>)
+            .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.enable_sni = !name.is_empty();
+    let server = ServerName::try_from(if name.is_empty() { "unnamed" } else { name }.to_owned())?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(server, tcp).await?)
+}
+
+/// A WebSocket to an endpoint that echoes; frames do not matter here.
+pub(crate) struct WebSocket(TcpStream);
+
+impl WebSocket {
+    pub(crate) async fn open(address: SocketAddr, host: &str) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        Self(stream)
+    }
+
+    pub(crate) async fn echo(&mut self, message: &[u8]) {
+        self.0.write_all(message).await.unwrap();
+        let mut echo = vec![0; message.len()];
+        self.0.read_exact(&mut echo).await.unwrap();
+        assert_eq!(echo, message);
+    }
 }
 
 /// Trusts every certificate and remembers the last.

@@ -108,6 +108,17 @@ impl Gateway {
         line.and_then(|line| line.split(' ').nth(1)).map_or(f64::NAN, |value| value.parse().unwrap())
     }
 
+    /// The resident memory of the process.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub(crate) async fn explain(&self, url: &str) -> String {
+        self.admin_page(&format!("/explain?url={url}")).await.unwrap().1
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::api_server::{ApiServer, Streaming};
 use crate::backend::Backend;
-use crate::client::{Connection, Wire, get};
+use crate::client::{Connection, WebSocket, Wire, get};
 use crate::objects::{NAMESPACE, backend, certificate, class, ingress, rule, served, service, slice};
 use crate::process::Gateway;
 
@@ -190,26 +190,15 @@ async fn all_endpoints_take_turns_and_a_dead_one_costs_nobody_an_error() {
 
 #[tokio::test]
 async fn web_sockets_pass() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let api = ApiServer::start(Streaming::Supported).await;
     class(&api);
     let web = Backend::start("web", 0).await;
     served(&api, "web", [&web]);
     ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
     let gateway = Gateway::start(&api, &[]).await;
-    let mut stream = tokio::net::TcpStream::connect(gateway.http).await.unwrap();
-    let request = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    let mut socket = WebSocket::open(gateway.http, "a.test").await;
     for message in [&b"hello"[..], &[7; 40_000]] {
-        stream.write_all(message).await.unwrap();
-        let mut echo = vec![0; message.len()];
-        stream.read_exact(&mut echo).await.unwrap();
-        assert_eq!(echo, message);
+        socket.echo(message).await;
     }
 }
 
