@@ -23,7 +23,7 @@ pub struct Limits {
     #[arg(long = "max-request-header-size", value_name = "SIZE", default_value = "32k", value_parser = parse_header_size)]
     pub(crate) header_size_max: u32,
 
-    /// The most fields in a request header; more get 431.
+    /// The most fields in a request header, cookies apart; more get 431.
     #[arg(long = "max-request-header-count", value_name = "N", default_value_t = 100)]
     pub(crate) header_count_max: usize,
 

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
 use crate::control::{self, ClassPolicy, ExternalNames, Settings};
-use crate::explain;
 use crate::dump;
+use crate::explain;
 use crate::metrics::Metrics;
 use crate::serve::{Listeners, Signals, Workers};
 use crate::shared::Shared;

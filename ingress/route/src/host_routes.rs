@@ -1,17 +1,15 @@
 //! The rules of one host pattern, ready for lookup.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
 use crate::path::PathMatch;
+use crate::path_map::PathMap;
 use crate::rule::Rule;
 
 #[derive(Debug)]
 pub(crate) struct HostRoutes<T> {
-    exact: HashMap<Box<str>, Arc<Rule<T>>, RandomState>,
-    prefix: HashMap<Box<str>, Arc<Rule<T>>, RandomState>,
+    exact: PathMap<T>,
+    prefix: PathMap<T>,
     fallback: Option<Arc<Rule<T>>>,
     /// The length of the longest prefix: no longer part of a request's path needs a look.
     prefix_len_max: usize,
@@ -28,8 +26,8 @@ impl<T> HostRoutes<T> {
         mut shadowed: impl FnMut(&Arc<Rule<T>>, &Arc<Rule<T>>),
     ) -> Self {
         let mut routes = Self {
-            exact: HashMap::default(),
-            prefix: HashMap::default(),
+            exact: PathMap::default(),
+            prefix: PathMap::default(),
             fallback: None,
             prefix_len_max: 0,
             prefix_depth_max: 0,
@@ -57,7 +55,7 @@ impl<T> HostRoutes<T> {
     }
 
     pub(crate) fn rules(&self) -> impl Iterator<Item = &Arc<Rule<T>>> {
-        self.exact.values().chain(self.prefix.values()).chain(&self.fallback)
+        self.exact.rules().chain(self.prefix.rules()).chain(&self.fallback)
     }
 
     fn insert(&mut self, rule: Arc<Rule<T>>) {

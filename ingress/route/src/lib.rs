@@ -20,6 +20,7 @@ mod host;
 mod host_map;
 mod host_routes;
 mod path;
+mod path_map;
 mod rule;
 mod table;
 

@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::change::{Change, Delta};
 use super::class::ClassPolicy;
-use super::external::ExternalNames;
 use super::event::{self, Report};
+use super::external::ExternalNames;
 use super::health::{self, Checked};
 use super::names::Names;
 use super::reader::Reader;

@@ -79,8 +79,9 @@ enum ProbeError {
 async fn probe(address: SocketAddr, probe: &Probe) -> Result<(), ProbeError> {
     let mut stream = TcpStream::connect(address).await.map_err(ProbeError::Connect)?;
     let Probe::Http { path } = probe else { return Ok(()) };
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tidegate-health-check\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tidegate-health-check\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.map_err(ProbeError::Broken)?;
     let mut start = [0; STATUS_END];
     stream.read_exact(&mut start).await.map_err(ProbeError::Broken)?;

@@ -129,7 +129,8 @@ impl Upstreams {
         if !std::mem::take(&mut self.checked_changed) {
             return None;
         }
-        let is_checked = |service: &ObjectKey| self.services.get(service).is_some_and(|service| service.check.is_some());
+        let is_checked =
+            |service: &ObjectKey| self.services.get(service).is_some_and(|service| service.check.is_some());
         let live = self.live.iter().filter(|(service, _)| is_checked(service));
         Some(live.flat_map(|(_, upstreams)| upstreams.iter().cloned()).collect())
     }
@@ -342,7 +343,10 @@ mod tests {
         let mut upstreams = Upstreams::new(ExternalNames::default());
         let upstream = upstreams.get(key(Port::Number(80)), 0);
         upstreams.put_service(external("metadata.internal", json!(null)));
-        assert_eq!((upstreams.take_names(), upstream.check()), (Some([].into()), Err(Unavailable::ExternalNameForbidden)));
+        assert_eq!(
+            (upstreams.take_names(), upstream.check()),
+            (Some([].into()), Err(Unavailable::ExternalNameForbidden))
+        );
     }
 
     #[test]

@@ -108,7 +108,13 @@ mod tests {
         (text(&origin.ip), text(&origin.chain), text(&origin.scheme), text(&origin.host), text(&origin.port))
     }
 
-    fn expected(ip: &str, chain: &str, scheme: &str, host: &str, port: &str) -> (String, String, String, String, String) {
+    fn expected(
+        ip: &str,
+        chain: &str,
+        scheme: &str,
+        host: &str,
+        port: &str,
+    ) -> (String, String, String, String, String) {
         (ip.into(), chain.into(), scheme.into(), host.into(), port.into())
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, COOKIE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -55,7 +55,10 @@ impl Gateway {
 
     /// Whether a request is good enough in itself to be routed.
     fn check(&self, session: &Session) -> Result<(), Refusal> {
-        if session.req_header().headers.len() > self.shared.limits.header_count_max {
+        let headers = &session.req_header().headers;
+        // HTTP/2 clients send each cookie as a field of its own.
+        let count = headers.len() - headers.get_all(COOKIE).iter().count();
+        if count > self.shared.limits.header_count_max {
             return Err(Refusal::TooManyHeaders);
         }
         // Over HTTP/2 framing is not ambiguous: pingora and h2 check it.

@@ -81,7 +81,8 @@ async fn read_line(tcp: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, ProxyEr
 }
 
 fn text(line: &[u8]) -> Result<Option<Path>, ProxyError> {
-    let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or(ProxyError::Malformed)?;
+    let line =
+        line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or(ProxyError::Malformed)?;
     let words: Vec<_> = line.split(' ').collect();
     match *words {
         ["PROXY", "UNKNOWN", ..] => Ok(None),

@@ -9,7 +9,10 @@ use crate::process::Gateway;
 
 fn assert_lines(explained: &str, lines: &[&str]) {
     for line in lines {
-        assert!(explained.lines().any(|candidate| candidate.trim_start().starts_with(line)), "no {line:?} in:\n{explained}");
+        assert!(
+            explained.lines().any(|candidate| candidate.trim_start().starts_with(line)),
+            "no {line:?} in:\n{explained}"
+        );
     }
 }
 
@@ -64,7 +67,10 @@ async fn a_url_is_explained_from_listener_to_endpoint() {
     assert_lines(&gateway.explain("http://unknown/").await, &["no rule has this host", "answer: 404"]);
     ingress(&api, "default", json!({"defaultBackend": backend("web")}));
     gateway.until_route("*", true).await;
-    assert_lines(&gateway.explain("http://unknown/").await, &["route: host *, path (default), of Ingress shop/default"]);
+    assert_lines(
+        &gateway.explain("http://unknown/").await,
+        &["route: host *, path (default), of Ingress shop/default"],
+    );
 
     let ask = |url: &str| ingress::ExplainArgs { url: url.to_owned(), admin: gateway.admin };
     let (good, bad) = (ask("https://a.test/app?x=y&z"), ask("gopher://a.test/"));

@@ -185,7 +185,11 @@ async fn bad_answers_go_through_unless_another_endpoint_is_asked_for() {
     let hopeless = [Backend::start_with("bad", 0, Manner::Status(503)).await];
     let (_api, gateway) = started(&hopeless, &["--retry-on-status", "503"]).await;
     let reply = get(gateway.http, Wire::Http, "a.test", "/").await;
-    assert_eq!((reply.status, reply.body.as_str()), (503, "bad"), "without another endpoint its own answer goes through");
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (503, "bad"),
+        "without another endpoint its own answer goes through"
+    );
 }
 
 #[tokio::test]

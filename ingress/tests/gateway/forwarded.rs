@@ -53,9 +53,12 @@ async fn only_a_trusted_proxy_is_believed() {
     }
     let (_api, _web, gateway) = started(&["--trusted-proxies", "10.0.0.0/8"]).await;
     let headers = told(&gateway).await;
-    for (name, value) in
-        [("x-real-ip", "127.0.0.1"), ("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "a.test")]
-    {
+    for (name, value) in [
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "a.test"),
+    ] {
         assert_eq!(headers[name], value, "{name}");
     }
     assert_eq!((&headers["x-forwarded-prefix"], &headers["forwarded"]), (&Value::Null, &Value::Null));
@@ -76,7 +79,8 @@ async fn the_proxy_protocol_names_the_client() {
     let (_api, web, gateway) = started(&["--trusted-proxies", "127.0.0.0/8", "--proxy-protocol"]).await;
     let text = answer(&gateway, b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 8443\r\n").await;
     assert!(text.contains("\"x-real-ip\":\"192.0.2.7\"") && text.contains("\"x-forwarded-port\":\"8443\""), "{text}");
-    let binary = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".as_slice(), &[192, 0, 2, 8, 198, 51, 100, 1, 0x13, 0x88, 0, 80]];
+    let binary =
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".as_slice(), &[192, 0, 2, 8, 198, 51, 100, 1, 0x13, 0x88, 0, 80]];
     let text = answer(&gateway, &binary.concat()).await;
     assert!(text.contains("\"x-real-ip\":\"192.0.2.8\""), "{text}");
     let own = answer(&gateway, b"PROXY UNKNOWN\r\n").await;
@@ -98,7 +102,10 @@ async fn the_proxy_protocol_comes_before_tls() {
     tls.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     let _ = tls.read_to_string(&mut answer).await;
-    assert!(answer.contains("\"x-real-ip\":\"2001:db8::7\"") && answer.contains("\"x-forwarded-proto\":\"https\""), "{answer}");
+    assert!(
+        answer.contains("\"x-real-ip\":\"2001:db8::7\"") && answer.contains("\"x-forwarded-proto\":\"https\""),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

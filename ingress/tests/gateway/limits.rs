@@ -65,7 +65,7 @@ async fn a_header_that_trickles_is_a_408_and_a_connection_that_waits_is_not() {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(start.elapsed() > Duration::from_millis(450) && start.elapsed() < Duration::from_secs(2));
     assert_eq!(web.served(), 0);
-    assert_eq!(gateway.metric("ingress_requests_refused_total{reason=\"slow_header\"}").await, 1.0);
+    gateway.until_metric("ingress_requests_refused_total{reason=\"slow_header\"}", 1.0).await;
 
     let mut waiting = Connection::open(gateway.http, Wire::Http).await.unwrap();
     assert_eq!(waiting.get("a.test", "/").await.unwrap().status, 200);
@@ -76,8 +76,7 @@ async fn a_header_that_trickles_is_a_408_and_a_connection_that_waits_is_not() {
 
 #[tokio::test]
 async fn the_second_header_of_a_connection_has_its_own_limits() {
-    let (_api, _web, gateway) =
-        started(&["--client-header-timeout", "500ms", "--max-request-header-size", "4k"]).await;
+    let (_api, _web, gateway) = started(&["--client-header-timeout", "500ms", "--max-request-header-size", "4k"]).await;
     let mut stream = TcpStream::connect(gateway.http).await.unwrap();
     let big = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX-Big: {}\r\n\r\n", "x".repeat(3500));
     for _ in 0..3 {
@@ -107,7 +106,7 @@ async fn large_headers_are_refused_before_they_take_memory() {
     let grown = gateway.resident_kib().saturating_sub(before);
     assert!(grown < 40 * 1024, "300 clients with 1 MiB of header each took {grown} KiB");
     assert_eq!(web.served(), 0);
-    assert_eq!(gateway.metric("ingress_requests_refused_total{reason=\"header_too_large\"}").await, 300.0);
+    gateway.until_metric("ingress_requests_refused_total{reason=\"header_too_large\"}", 300.0).await;
     assert_eq!(get(gateway.http, Wire::Http, "a.test", "/").await.status, 200);
 }
 
@@ -117,7 +116,8 @@ async fn many_header_fields_are_refused_over_both_protocols() {
     for (wire, address) in [(Wire::Http, gateway.http), (Wire::Https2("a.test"), gateway.https)] {
         for (count, status) in [(10, 200), (30, 431)] {
             let mut connection = Connection::open(address, wire).await.unwrap();
-            let request = (0..count).fold(Request::get("/"), |request, index| request.header(format!("x-{index}"), "y"));
+            let request =
+                (0..count).fold(Request::get("/"), |request, index| request.header(format!("x-{index}"), "y"));
             let reply = connection.send(request, "a.test", "/", "").await.unwrap();
             assert_eq!(reply.status, status, "{wire:?} {count}");
         }

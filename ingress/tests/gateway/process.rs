@@ -108,6 +108,19 @@ impl Gateway {
         line.and_then(|line| line.split(' ').nth(1)).map_or(f64::NAN, |value| value.parse().unwrap())
     }
 
+    /// Waits until a metric has a value.
+    pub(crate) async fn until_metric(&self, name: &str, expected: f64) {
+        let mut value = f64::NAN;
+        for _ in 0..300 {
+            value = self.metric(name).await;
+            if value == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{name} is {value} and not {expected} within 3 s");
+    }
+
     /// The resident memory of the process.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

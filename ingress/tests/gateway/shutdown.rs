@@ -64,6 +64,11 @@ async fn requests_in_flight_finish_and_connections_are_asked_to_close() {
 async fn the_grace_period_ends_the_wait() {
     let (_api, _web, mut gateway) = started(&["--shutdown-grace-period", "600ms"]).await;
     let mut connection = Connection::open(gateway.http, Wire::Http).await.unwrap();
+    assert_eq!(
+        connection.get("a.test", "/").await.unwrap().status,
+        200,
+        "it was accepted, and does not wait in the socket"
+    );
     let slow = tokio::spawn(async move { connection.get("a.test", "/slow").await.is_err() });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let start = Instant::now();
