@@ -35,10 +35,10 @@ impl Origin {
             scheme,
             from_proxy: false,
         };
-        if limits.trusts(client.address.ip()) { seen.as_proxy_says(&request.headers, limits) } else { seen }
+        if limits.trusts(client.address.ip()) { seen.told_by_proxy(&request.headers, limits) } else { seen }
     }
 
-    fn as_proxy_says(self, headers: &HeaderMap, limits: &Limits) -> Self {
+    fn told_by_proxy(self, headers: &HeaderMap, limits: &Limits) -> Self {
         let last = |name: &str| headers.get_all(name).iter().next_back();
         let scheme = last("x-forwarded-proto").filter(|scheme| *scheme == "http" || *scheme == "https");
         let port = last("x-forwarded-port").filter(|port| port.to_str().is_ok_and(|text| text.parse::<u16>().is_ok()));
