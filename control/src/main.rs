@@ -2,12 +2,13 @@
 //!
 //! `up`, `down` and `status` handle a bundled cluster; `agent`, `ingress`, `dns`, `node` and `control` are its parts, of which
 //! the first two also work alone against any Kubernetes API server; `service`, `endpoint` and `doctor` show what the
-//! kernel really holds.
+//! kernel really holds, `explain` what the gateway would do.
 
 mod addons;
 mod cgroup;
 mod control;
 mod down;
+mod explain;
 mod identities;
 mod layout;
 mod namespace;
@@ -62,6 +63,8 @@ enum Command {
     /// Import, list and remove container images.
     #[command(subcommand)]
     Image(control_runtime::cli::Command),
+    /// Say what the ingress gateway would do with a request for a URL, and why.
+    Explain(explain::Args),
     #[command(flatten)]
     Inspect(inspect::Command),
 }
@@ -69,7 +72,7 @@ enum Command {
 impl Command {
     /// Whether this only prints and ends, in contrast to the parts that serve.
     fn prints(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Status(_) | Self::Image(_) | Self::Inspect(_))
+        matches!(self, Self::Down(_) | Self::Status(_) | Self::Image(_) | Self::Explain(_) | Self::Inspect(_))
     }
 }
 
@@ -107,6 +110,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Node(args) => runtime()?.block_on(control_kubelet::run(*args)),
         Command::Shim(args) => control_runtime::shim::main(args),
         Command::Image(command) => control_runtime::cli::run(command),
+        Command::Explain(args) => explain::run(args),
         Command::Inspect(command) => look_into(command),
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::explain::ADMIN_ADDRESS;
 use crate::limits::Limits;
 use crate::model::{Address, ObjectKey};
 use crate::policy::Policy;
@@ -45,7 +46,7 @@ pub struct Args {
     pub threads: Option<usize>,
 
     /// Where metrics, health and the route dump are served.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10254")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = ADMIN_ADDRESS)]
     pub admin_bind: SocketAddr,
 
     /// The Secret with the certificate for hosts that have none; without it a self-signed one.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -18,15 +18,36 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rules that match too but lose; more are counted only.
 const LOSERS_SHOWN: usize = 10;
 
+/// Where a gateway serves its admin pages unless told otherwise.
+pub(crate) const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10254);
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate explain https://shop.example.com/cart    why does this URL get this certificate, this Service, this answer?
+  tidegate explain shop.example.com                 plain HTTP, path /
+  tidegate explain wss://shop.example.com/events    a WebSocket is routed like its URL with https
+
+How to read the answer, from the top:
+  listener     which addresses take such connections
+  certificate  the Secret that is shown for the host; \"the default one\" means that clients will complain, and says why
+  route        the rule that won; below it, those that match as well but lose: exact host before wildcard, exact path
+               before prefix, longer prefix before shorter, older Ingress before younger
+  service      where the rule leads, with its time limits and tries
+  endpoints    the pods that get requests in turn, and why one may get none for now
+  answer       404: no rule matches; 503: there is a rule, but nobody behind it; otherwise a pod answers
+
+Nothing is sent to any pod: the gateway only says what it would do at this moment.";
+
 /// Say what the running gateway would do with a request for a URL, and why.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
     /// Like https://shop.example.com/cart.
     pub url: String,
 
-    /// The admin endpoint of the gateway.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10254")]
-    pub admin: SocketAddr,
+    /// The admin endpoint of the gateway; 127.0.0.1:10254 by default.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<SocketAddr>,
 }
 
 /// Asks the admin endpoint and prints what it says.
@@ -35,8 +56,9 @@ pub struct ExplainArgs {
 /// If the gateway cannot be asked, or does not understand the URL.
 pub fn explain_command(args: ExplainArgs) -> anyhow::Result<()> {
     let query: String = form_urlencoded::byte_serialize(args.url.as_bytes()).collect();
-    let answer = fetch(args.admin, &format!("/explain?url={query}"))
-        .with_context(|| format!("cannot ask the gateway at {}", args.admin))?;
+    let admin = args.admin.unwrap_or(ADMIN_ADDRESS);
+    let answer = fetch(admin, &format!("/explain?url={query}"))
+        .with_context(|| format!("cannot ask the gateway at {admin} (does one run here? --admin names another)"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the admin endpoint's answer is no HTTP")?;
     if head.split(' ').nth(1) != Some("200") {
         bail!("{}", body.trim_end());

@@ -134,7 +134,8 @@ impl Node {
 }
 
 /// The node with a run directory, if there is exactly one.
-fn only_node() -> Option<String> {
+#[must_use]
+pub fn only_node() -> Option<String> {
     let mut names = fs::read_dir(default_run_dir("")).ok()?.flatten().map(|entry| entry.file_name());
     let name = names.next()?;
     names.next().is_none().then(|| name.to_string_lossy().into_owned())

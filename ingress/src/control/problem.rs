@@ -59,7 +59,10 @@ impl Problem {
             Self::InvalidRule(why) => format!("Rule ignored: {why}."),
             Self::UnsupportedBackend(what) => format!("{what}: only ports of Services are served; answering 503."),
             Self::SecretMissing { secret } => {
-                format!("Secret {secret} does not exist; its hosts are served with the default certificate.")
+                format!(
+                    "There is no Secret {secret} of type kubernetes.io/tls in this namespace; its hosts are served \
+                     with the default certificate."
+                )
             }
             Self::SecretUnusable { secret, why } => {
                 format!("Secret {secret} cannot be used ({why}); its hosts are served with the default certificate.")

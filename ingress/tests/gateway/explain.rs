@@ -72,7 +72,7 @@ async fn a_url_is_explained_from_listener_to_endpoint() {
         &["route: host *, path (default), of Ingress shop/default"],
     );
 
-    let ask = |url: &str| ingress::ExplainArgs { url: url.to_owned(), admin: gateway.admin };
+    let ask = |url: &str| ingress::ExplainArgs { url: url.to_owned(), admin: Some(gateway.admin) };
     let (good, bad) = (ask("https://a.test/app?x=y&z"), ask("gopher://a.test/"));
     let outcome = tokio::task::spawn_blocking(|| (ingress::explain_command(good), ingress::explain_command(bad)));
     let (good, bad) = outcome.await.unwrap();
