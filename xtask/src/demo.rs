@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a sandboxed cluster with the sample application; `--check` proves what it promises.
 
+mod certificates;
 mod checks;
 mod cluster;
 mod leftovers;
@@ -8,6 +9,7 @@ mod names;
 mod rollout;
 mod streams;
 mod toolbox;
+mod websocket;
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
-//! `cargo xtask`: set-up, build, demo, tests. One file a command; no shell scripts beside it.
+//! `cargo xtask`: set-up, build, demo, tests, benchmarks. One file a command; no shell scripts beside it.
 
+mod bench;
 mod build;
 mod codegen;
 mod demo;
@@ -32,6 +33,8 @@ enum Command {
     Demo(demo::Args),
     /// Set up and run all tests.
     Test(test::Args),
+    /// Measure against peers on this machine, and print ratios.
+    Bench(bench::Args),
     /// Check the rules of this repository: dependency arrows, module docs, file sizes, machine paths.
     Tidy,
     /// Regenerate the committed tables of API facts.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Build => setup::run().and_then(|()| build::run()),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
         Command::Codegen(args) => codegen::run(args),
     };

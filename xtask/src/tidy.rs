@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingress",
         ],
     ),
+    ("bare-proxy", &[]),
     ("echo", &[]),
     ("xtask", &["control-api"]),
 ];

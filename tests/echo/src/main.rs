@@ -1,14 +1,15 @@
 //! The sample application and its client, in one static program for the image `tidegate/echo:dev`.
 //!
-//! `echo` serves HTTP on 8080 and UDP on 8081; `echo get` and `echo hold` are the clients that the demo runs in a pod.
+//! `echo` serves HTTP (with WebSockets) on 8080 and UDP on 8081; `echo get` and `echo hold` are the clients that the demo runs in a pod.
 
 mod client;
 mod server;
+mod websocket;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage:
-  echo                       serve HTTP on port 8080 and UDP on port 8081
+  echo                       serve HTTP (WebSockets at /ws) on port 8080 and UDP on port 8081
   echo get ADDRESS COUNT     ask COUNT times, each on a new connection; print who answered and what getpeername said
   echo load ADDRESS SECONDS  ask a hundred times a second, each on a new connection; print the same
   echo hold ADDRESS SECONDS  ask ten times a second on one connection; print requests and failures";

@@ -1,4 +1,4 @@
-//! Serves: `/` says who answered and who asked, `/healthz` can be switched to failing.
+//! Serves: `/` says who answered and who asked, `/healthz` can be switched to failing, `/ws` is a WebSocket.
 //!
 //! On SIGTERM it goes on answering for a while, each answer with `Connection: close`, so that no request is lost while
 //! the news of its end travels; then it ends.
@@ -8,6 +8,8 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use crate::websocket;
 
 const HTTP_PORT: u16 = 8080;
 const UDP_PORT: u16 = 8081;
@@ -63,6 +65,9 @@ fn serve(stream: &TcpStream, host: &str) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     while let Some(request) = Request::read(&mut reader)? {
+        if request.path.split('?').next() == Some(websocket::PATH) {
+            return websocket::serve(&request, reader, host);
+        }
         let (status, body) = answer(&request, host, client, local);
         let close = DRAINING.load(Ordering::SeqCst) || request.header("connection") == Some("close");
         let connection = if close { "close" } else { "keep-alive" };
@@ -105,7 +110,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-struct Request {
+pub(crate) struct Request {
     line: String,
     path: String,
     headers: Vec<(String, String)>,
@@ -113,7 +118,7 @@ struct Request {
 
 impl Request {
     /// Reads one request and throws its body away; none at the end of the connection.
-    fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
+    pub(crate) fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
         let Some(line) = read_line(reader)? else { return Ok(None) };
         let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
         let mut request = Self { line, path, headers: Vec::new() };
@@ -127,7 +132,7 @@ impl Request {
         Ok(Some(request))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::demo::cluster::{Cluster, NODE, eventually};
 use crate::demo::load::{ClientPod, ask_gateway, gateway_curl, tally, under_load};
-use crate::demo::{names, rollout, streams};
+use crate::demo::{certificates, names, rollout, streams, websocket};
 use crate::exec;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ const PROMISES: &[Promise] = &[
     ("scaling 3→5→2 under constant load loses no request", scaling),
     ("killing agent, ingress, control and node with -9 loses no established connection", killing),
     ("a pod whose readiness fails leaves the rotation", readiness),
+    ("a WebSocket through the gateway survives changes of its Service's endpoints", websocket::survives),
+    ("an Ingress without a usable certificate is told so, and other hosts keep serving", certificates::reported),
     ("a container whose liveness fails is restarted and no request is lost", rollout::liveness),
     ("a rolling update and its undo under constant load lose no request", rollout::update_and_undo),
     ("names of Services and pods resolve inside pods", names::resolve),

@@ -17,20 +17,20 @@ const GATEWAY_RATE: &str = "100/s";
 const POD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// One curl that asks the gateway again and again over one connection.
-struct GatewayLoad {
+pub(super) struct GatewayLoad {
     curl: Child,
     output: String,
 }
 
 /// What a load has counted.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Count {
-    asked: usize,
-    lost: Vec<String>,
+pub(super) struct Count {
+    pub(super) asked: usize,
+    pub(super) lost: Vec<String>,
 }
 
 impl GatewayLoad {
-    fn start(cluster: &Cluster, version: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(cluster: &Cluster, version: &str) -> anyhow::Result<Self> {
         let output = cluster.path(&format!("load{version}.txt"));
         let file = fs::File::create(&output)?;
         let mut curl = gateway_curl(version, "echo.test");
@@ -40,7 +40,7 @@ impl GatewayLoad {
         Ok(Self { curl: curl.spawn().context("cannot run curl")?, output })
     }
 
-    fn stop(mut self) -> anyhow::Result<Count> {
+    pub(super) fn stop(mut self) -> anyhow::Result<Count> {
         kill(Pid::from_raw(self.curl.id() as i32), Signal::SIGKILL)?;
         self.curl.wait()?;
         let text = fs::read_to_string(&self.output)?;
