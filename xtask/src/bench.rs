@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// Fewer and shorter runs; figures are coarser.
     #[arg(long)]
     quick: bool,
-    /// Use what is already set up and built.
+    /// Use what is already built.
     #[arg(long)]
     no_build: bool,
 }
@@ -50,9 +50,9 @@ enum Pace {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_build {
         setup::run()?;
-        setup::rivals::run()?;
         build::run()?;
     }
+    setup::rivals::run()?;
     let pace = if args.quick || args.suite == Suite::Quick { Pace::Quick } else { Pace::Full };
     let measures = match args.suite {
         Suite::Quick | Suite::Ingress => ingress::measure(pace)?,

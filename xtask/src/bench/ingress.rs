@@ -101,7 +101,7 @@ fn compare(
     for (index, proxy) in proxies.iter().enumerate().skip(1) {
         let peer = PEERS.iter().find(|peer| peer.name == proxy.name).context("a peer without targets")?;
         let measure = |what: &str, unit, values: &[f64], target| Measure {
-            name: format!("ingress {what} {}", protocol.name()),
+            name: format!("ingress {} {what} vs {}", protocol.name(), peer.name),
             unit,
             ours: values[0],
             peer: peer.name,

@@ -17,8 +17,9 @@ const BAD: [(&str, &str, &str); 2] =
 /// The proof of the promise; returns its figure.
 pub(super) fn reported(cluster: &Cluster) -> anyhow::Result<String> {
     let load = GatewayLoad::start(cluster, "--http2")?;
-    let file = cluster.path("bad-certificates.json");
-    fs::write(&file, objects().to_string())?;
+    let file = cluster.path("bad-certificates.yaml");
+    let documents: Vec<String> = objects().iter().map(Value::to_string).collect();
+    fs::write(&file, documents.join("\n---\n"))?;
     cluster.kubectl(&["create", "-f", &file])?;
     let mut messages = Vec::new();
     for (host, secret, reason) in BAD {
@@ -49,7 +50,7 @@ pub(super) fn reported(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(format!("{}; 0 of {} lost on echo.test", messages.join(" "), count.asked))
 }
 
-fn objects() -> Value {
+fn objects() -> Vec<Value> {
     let ingresses = BAD.map(|(host, secret, _)| {
         let backend = json!({"service": {"name": "echo", "port": {"name": "http"}}});
         json!({
@@ -70,8 +71,7 @@ fn objects() -> Value {
         "metadata": {"name": "garbage", "namespace": "sample"},
         "stringData": {"tls.crt": "not a certificate", "tls.key": "not a key"},
     });
-    let items: Vec<Value> = std::iter::once(garbage).chain(ingresses).collect();
-    json!({"apiVersion": "v1", "kind": "List", "items": items})
+    std::iter::once(garbage).chain(ingresses).collect()
 }
 
 /// The message of the Warning with this reason about an Ingress, once there is one.
