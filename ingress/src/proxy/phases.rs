@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, COOKIE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -157,11 +158,14 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
+        if session.was_upgraded() {
+            return Ok(());
+        }
         ctx.body_received += body.as_ref().map_or(0, |body| body.len() as u64);
         let largest = ctx.route.as_ref().and_then(|route| route.target.policy.body_size_max);
         if largest.is_some_and(|largest| ctx.body_received > largest) {
@@ -215,9 +219,13 @@ impl ProxyHttp for Gateway {
     async fn response_filter(
         &self,
         session: &mut Session,
-        _response: &mut ResponseHeader,
+        response: &mut ResponseHeader,
         _ctx: &mut Context,
     ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // From here on only the endpoint's silence ends the conversation.
+            session.set_read_timeout(None);
+        }
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }

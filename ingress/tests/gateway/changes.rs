@@ -161,7 +161,9 @@ async fn a_web_socket_survives_changes_of_endpoints_and_routes() {
     let backends = Backend::start_many("web", 2).await;
     served(&api, "web", &backends[..1]);
     ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, &["--request-timeout", "300ms"]).await;
+    // What limits requests does not limit the conversation that one of them began.
+    let limits = ["--request-timeout", "300ms", "--client-body-timeout", "200ms", "--max-request-body-size", "64"];
+    let gateway = Gateway::start(&api, &limits).await;
     let mut socket = WebSocket::open(gateway.http, "a.test").await;
     socket.echo(b"before").await;
     slice(&api, "web", &backends[1..]);

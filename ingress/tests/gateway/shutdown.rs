@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::api_server::{ApiServer, Streaming};
 use crate::backend::Backend;
-use crate::client::{Connection, Wire, get};
+use crate::client::{Connection, WebSocket, Wire, get};
 use crate::objects::{class, ingress, rule, served};
 use crate::process::Gateway;
 
@@ -57,6 +57,18 @@ async fn requests_in_flight_finish_and_connections_are_asked_to_close() {
         }
         assert!(next_fails, "the connection is over");
     }
+    assert!(gateway.until_exit().await.success());
+}
+
+#[tokio::test]
+async fn a_web_socket_goes_on_until_the_grace_period_is_over() {
+    let (_api, _web, mut gateway) = started(&["--shutdown-grace-period", "1500ms"]).await;
+    let mut socket = WebSocket::open(gateway.http, "a.test").await;
+    socket.echo(b"before").await;
+    gateway.signal(Signal::SIGTERM);
+    // Beyond the time in which connections that wait for a request are closed.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    socket.echo(b"still there").await;
     assert!(gateway.until_exit().await.success());
 }
 
