@@ -104,6 +104,14 @@ async fn a_bad_secret_falls_back_is_reported_and_recovers() {
     assert_eq!(reasons(&api, "absent"), ["TLSSecretMissing"]);
     assert_eq!(reasons(&api, "opaque"), ["TLSSecretMissing"], "another type is not even listed");
     assert_eq!(reasons(&api, "good"), [""; 0]);
+    for (name, words) in [
+        ("garbage", "Secret garbage cannot be used (tls.crt holds no certificate)"),
+        ("absent", "There is no Secret absent of type kubernetes.io/tls"),
+    ] {
+        let event = api.all("events").into_iter().find(|event| event["involvedObject"]["name"] == name).unwrap();
+        let message = event["message"].as_str().unwrap();
+        assert!(message.starts_with(words) && message.contains("default certificate"), "{message}");
+    }
 
     let fixed = certificate(&api, "garbage", "garbage.test");
     let made = certificate(&api, "absent", "absent.test");
