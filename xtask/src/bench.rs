@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: figures against peers. Each is a ratio of medians from one interleaved run on this machine, since
 //! only such ratios mean anything on another one.
 
+mod cluster;
 mod ingress;
+mod pods;
 mod report;
 
 use std::path::PathBuf;
@@ -29,6 +31,10 @@ enum Suite {
     Quick,
     /// The gateway against nginx and against a bare pingora proxy.
     Ingress,
+    /// Pod to Service against pod to pod, and pod to pod against a plain Linux bridge.
+    Pods,
+    /// Start-up times and memory of the bundled cluster.
+    Cluster,
 }
 
 impl Suite {
@@ -36,6 +42,8 @@ impl Suite {
         match self {
             Self::Quick => "quick",
             Self::Ingress => "ingress",
+            Self::Pods => "pods",
+            Self::Cluster => "cluster",
         }
     }
 }
@@ -55,7 +63,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::rivals::run()?;
     let pace = if args.quick || args.suite == Suite::Quick { Pace::Quick } else { Pace::Full };
     let measures = match args.suite {
-        Suite::Quick | Suite::Ingress => ingress::measure(pace)?,
+        Suite::Quick => [pods::measure(pace)?, ingress::measure(pace)?, cluster::measure(pace)?].concat(),
+        Suite::Ingress => ingress::measure(pace)?,
+        Suite::Pods => pods::measure(pace)?,
+        Suite::Cluster => cluster::measure(pace)?,
     };
     let report = Report { suite: args.suite.name(), measures };
     print!("{}", report.table());

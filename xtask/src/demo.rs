@@ -2,7 +2,7 @@
 
 mod certificates;
 mod checks;
-mod cluster;
+pub(crate) mod cluster;
 mod leftovers;
 mod load;
 mod names;
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let before = Snapshot::take()?;
     let started = Instant::now();
     let cluster = Cluster::start()?;
+    println!("ok   cluster up, node Ready after {:.1} s", cluster.ready_after().as_secs_f64());
     if !args.check {
         cluster.deploy_sample()?;
         cluster.print_welcome();

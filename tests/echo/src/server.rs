@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::websocket;
+use crate::{measure, websocket};
 
 const HTTP_PORT: u16 = 8080;
 const UDP_PORT: u16 = 8081;
@@ -38,6 +38,7 @@ pub(crate) fn run() -> io::Result<()> {
 
     let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, UDP_PORT))?;
     thread::spawn(move || echo_datagrams(&datagrams));
+    thread::spawn(measure::serve);
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, HTTP_PORT))?;
     let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
     println!("{host} serves HTTP on {HTTP_PORT} and UDP on {UDP_PORT}");

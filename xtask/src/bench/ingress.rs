@@ -18,7 +18,7 @@ use anyhow::Context;
 use crate::bench::Pace;
 use crate::bench::ingress::load::{Load, Protocol};
 use crate::bench::ingress::proxies::{Bed, Proxy};
-use crate::bench::report::{Measure, Target, median};
+use crate::bench::report::{self, Measure, Target, median};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 /// The name under which each proxy serves the origin.
@@ -104,9 +104,8 @@ fn compare(
             name: format!("ingress {} {what} vs {}", protocol.name(), peer.name),
             unit,
             ours: values[0],
-            peer: peer.name,
-            peer_value: values[index],
-            target,
+            peer: Some(report::Peer { name: peer.name, value: values[index] }),
+            target: Some(target),
         };
         measures.push(measure("cpu per request", "µs", &cpu, cpu_target(peer)));
         measures.push(measure("p99 latency", "µs", &latency, peer.latency));

@@ -21,39 +21,56 @@ pub(crate) struct Measure {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
     pub(crate) ours: f64,
-    pub(crate) peer: &'static str,
-    pub(crate) peer_value: f64,
-    /// What our value divided by the peer's should be.
-    pub(crate) target: Target,
+    pub(crate) peer: Option<Peer>,
+    /// What our value divided by the peer's should be, or, without a peer, our value itself.
+    pub(crate) target: Option<Target>,
 }
 
-/// A bound on a ratio.
+/// The same figure of somebody else, from the same run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) value: f64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
     AtMost(f64),
+    AtLeast(f64),
 }
 
 impl Target {
     fn is_met(self, ratio: f64) -> bool {
         match self {
             Self::AtMost(bound) => ratio <= bound,
+            Self::AtLeast(bound) => ratio >= bound,
         }
     }
 
     fn bound(self) -> f64 {
         match self {
-            Self::AtMost(bound) => bound,
+            Self::AtMost(bound) | Self::AtLeast(bound) => bound,
         }
     }
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sign = match self {
+            Self::AtMost(_) => '≤',
+            Self::AtLeast(_) => '≥',
+        };
+        write!(f, "{sign} {:.2}", self.bound())
+    }
+}
+
 impl Measure {
-    fn ratio(&self) -> f64 {
-        self.ours / self.peer_value
+    fn ratio(&self) -> Option<f64> {
+        self.peer.map(|peer| self.ours / peer.value)
     }
 
-    fn is_met(&self) -> bool {
-        self.target.is_met(self.ratio())
+    fn is_met(&self) -> Option<bool> {
+        self.target.map(|target| target.is_met(self.ratio().unwrap_or(self.ours)))
     }
 }
 
@@ -63,10 +80,10 @@ impl Serialize for Measure {
         object.serialize_field("name", &self.name)?;
         object.serialize_field("unit", self.unit)?;
         object.serialize_field("ours", &self.ours)?;
-        object.serialize_field("peer", self.peer)?;
-        object.serialize_field("peer_value", &self.peer_value)?;
+        object.serialize_field("peer", &self.peer.map(|peer| peer.name))?;
+        object.serialize_field("peer_value", &self.peer.map(|peer| peer.value))?;
         object.serialize_field("ratio", &self.ratio())?;
-        object.serialize_field("target", &self.target.bound())?;
+        object.serialize_field("target", &self.target.map(Target::bound))?;
         object.serialize_field("met", &self.is_met())?;
         object.end()
     }
@@ -76,7 +93,9 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         let name_width = self.measures.iter().map(|measure| measure.name.len()).max().unwrap_or(0).max("MEASURE".len());
-        let peer_width = self.measures.iter().map(|measure| measure.peer.len()).max().unwrap_or(0).max("PEER".len());
+        let peers = self.measures.iter().filter_map(|measure| measure.peer);
+        let peer_width = peers.map(|peer| peer.name.len()).max().unwrap_or(0).max("PEER".len());
+        let number = |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
@@ -86,15 +105,19 @@ impl Report {
         for measure in &self.measures {
             let _ = writeln!(
                 text,
-                "{:name_width$}  {:>10.1}  {:>10.1}  {:10}  {:peer_width$}  {:>6.2}  {:>7}  {}",
+                "{:name_width$}  {:>10.1}  {:>10}  {:10}  {:peer_width$}  {:>6}  {:>7}  {}",
                 measure.name,
                 measure.ours,
-                measure.peer_value,
+                number(measure.peer.map(|peer| peer.value), 1),
                 measure.unit,
-                measure.peer,
-                measure.ratio(),
-                format!("≤ {:.2}", measure.target.bound()),
-                if measure.is_met() { "yes" } else { "NO" },
+                measure.peer.map_or("-", |peer| peer.name),
+                number(measure.ratio(), 2),
+                measure.target.map_or_else(|| "-".to_owned(), |target| target.to_string()),
+                match measure.is_met() {
+                    Some(true) => "yes",
+                    Some(false) => "NO",
+                    None => "-",
+                },
             );
         }
         text
@@ -118,14 +141,12 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 mod tests {
     use serde_json::json;
 
-    use super::{Measure, Report, Target, median};
+    use super::{Measure, Peer, Report, Target, median};
 
     fn report(ours: f64) -> Report {
-        let (name, target) = ("a".to_owned(), Target::AtMost(1.5));
-        Report {
-            suite: "s",
-            measures: vec![Measure { name, unit: "µs", ours, peer: "nginx", peer_value: 20.0, target }],
-        }
+        let peer = Peer { name: "nginx", value: 20.0 };
+        let with = |name: &str, peer, target| Measure { name: name.to_owned(), unit: "µs", ours, peer, target };
+        Report { suite: "s", measures: vec![with("a", Some(peer), Some(Target::AtMost(1.5))), with("b", None, None)] }
     }
 
     #[test]
@@ -133,9 +154,14 @@ mod tests {
         let measure = json!({
             "name": "a", "unit": "µs", "ours": 30.0, "peer": "nginx", "peer_value": 20.0, "ratio": 1.5, "target": 1.5, "met": true,
         });
-        assert_eq!(serde_json::to_value(report(30.0)).unwrap(), json!({"suite": "s", "measures": [measure]}));
+        let alone = json!({
+            "name": "b", "unit": "µs", "ours": 30.0, "peer": null, "peer_value": null, "ratio": null, "target": null,
+            "met": null,
+        });
+        assert_eq!(serde_json::to_value(report(30.0)).unwrap(), json!({"suite": "s", "measures": [measure, alone]}));
         assert_eq!(serde_json::to_value(report(31.0)).unwrap()["measures"][0]["met"], false);
-        assert!(report(31.0).table().ends_with("1.55   ≤ 1.50  NO\n"), "{}", report(31.0).table());
+        let table = report(31.0).table();
+        assert!(table.lines().nth(1).is_some_and(|line| line.ends_with("1.55   ≤ 1.50  NO")), "{table}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) struct Cluster {
     supervisor: Child,
     dir: PathBuf,
+    ready_after: Duration,
 }
 
 impl Cluster {
@@ -37,7 +38,7 @@ impl Cluster {
         up.arg("--kubeconfig").arg(dir.join("kubeconfig"));
         let supervisor =
             up.stdout(log.try_clone()?).stderr(log).spawn().context("cannot start target/release/tidegate")?;
-        let mut cluster = Self { supervisor, dir };
+        let mut cluster = Self { supervisor, dir, ready_after: Duration::ZERO };
         let is_ready = |cluster: &mut Self| -> anyhow::Result<bool> {
             if let Some(status) = cluster.supervisor.try_wait()? {
                 bail!("`tidegate up` ended ({status}): {}", cluster.log());
@@ -51,8 +52,25 @@ impl Cluster {
             let _ = cluster.end();
             return Err(error);
         }
-        println!("ok   cluster up, node Ready after {:.1} s", started.elapsed().as_secs_f64());
+        cluster.ready_after = started.elapsed();
         Ok(cluster)
+    }
+
+    /// How long its start took.
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// Process ids of its pods' shims.
+    pub(crate) fn shims(&self) -> anyhow::Result<Vec<i64>> {
+        let pods = format!("/run/tidegate/{NODE}/pods/");
+        let is_ours = |pid: &i64| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+            words.get(1) == Some(&b"shim".as_slice()) && words.iter().any(|word| word.starts_with(pods.as_bytes()))
+        };
+        let processes = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Ok(processes.filter(is_ours).collect())
     }
 
     fn log(&self) -> String {
