@@ -1,6 +1,7 @@
 //! The embedded store: a data directory, an index in memory, one writer thread.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -183,7 +184,7 @@ impl Embedded {
         let writer = Writer { room, shared: Arc::clone(&shared), requests: queue, options, expiries };
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.run())
+            .spawn(move || run(writer))
             .map_err(|error| Error::Failed(format!("cannot start the writer: {error}").into()))?;
         Ok(Self { shared, requests, writer: Some(writer), _lock: None })
     }
@@ -247,6 +248,14 @@ impl crate::Store for Embedded {
             Ok(Some(error)) => error,
             _ => Error::Closed,
         }
+    }
+}
+
+/// A writer that panics has failed like a disk: those who wait for [`crate::Store::failed`] must hear of it.
+fn run(writer: Writer) {
+    let shared = Arc::clone(&writer.shared);
+    if std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+        shared.failed.send_replace(Some(Error::Failed("the writer panicked".into())));
     }
 }
 
