@@ -267,7 +267,8 @@ fn acknowledged_writes_survive_kill_9() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let ledger = Arc::new(Ledger::default());
-    let name = |at: usize| Object { is_service: at.is_multiple_of(OBJECTS), name: format!("o{at}"), ..Object::default() };
+    let name =
+        |at: usize| Object { is_service: at.is_multiple_of(OBJECTS), name: format!("o{at}"), ..Object::default() };
     let mut objects: Vec<Object> = (0..WRITERS * OBJECTS).map(name).collect();
     let mut applied = 0;
     for kill in 0..kills {
