@@ -70,6 +70,12 @@ pub(crate) fn ensure(layout: &Layout, endpoints: &Endpoints) -> anyhow::Result<(
         let server = if ["admin", "dns"].contains(&leaf.name) { &endpoints.external } else { &endpoints.internal };
         write_private(&layout.kubeconfig(leaf.name), &kubeconfig(layout, leaf.name, server)?)?;
     }
+    // Names survive a power loss only with their folder: a lost authority would shut everybody out of a kept store.
+    for dir in [layout.pki(), layout.data_dir.join("kubeconfig"), layout.data_dir.clone()] {
+        fs::File::open(&dir)
+            .and_then(|dir| dir.sync_all())
+            .with_context(|| format!("cannot sync {}", dir.display()))?;
+    }
     Ok(())
 }
 

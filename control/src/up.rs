@@ -65,6 +65,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         bail!("without --sandbox the node is this machine: give its address with --node-ip");
     }
     let layout = Layout::new(&args.node_name, &args.data_dir)?;
+    control_store::Embedded::check(&layout.store())?;
     fs::create_dir_all(&layout.run_dir).with_context(|| format!("cannot create {}", layout.run_dir.display()))?;
     fs::create_dir_all(&layout.data_dir).with_context(|| format!("cannot create {}", layout.data_dir.display()))?;
     if args.detach {

@@ -1,5 +1,7 @@
 //! Harness and tests that cross crates.
 
+pub mod control;
 pub mod kernel_sandbox;
 pub mod packet;
 pub mod pod;
+pub mod syscalls;

@@ -12,6 +12,9 @@ pub(crate) struct Args {
     /// Leave out the demo cluster.
     #[arg(long)]
     no_demo: bool,
+    /// Run only the tests of durability, in their long form: 1,000 power losses, 100 kills, full and failing disks.
+    #[arg(long)]
+    faults: bool,
 }
 
 /// A layer of tests: its name and what runs it.
@@ -19,6 +22,9 @@ type Layer<'a> = (&'static str, Box<dyn Fn() -> anyhow::Result<()> + 'a>);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::run()?;
+    if args.faults {
+        return report(vec![("build", Box::new(build::run)), ("faults", Box::new(|| suite(Kind::Faults)))]);
+    }
     let mut layers: Vec<Layer<'_>> = vec![
         ("format", Box::new(|| exec::run(command("cargo").args(["fmt", "--all", "--check"])))),
         ("tidy", Box::new(tidy::run)),
@@ -29,6 +35,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_demo {
         layers.push(("demo", Box::new(|| demo::run(&demo::Args::check()))));
     }
+    report(layers)
+}
+
+fn report(layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
     let total = layers.len();
     let mut failed = Vec::new();
     for (name, layer) in layers {
@@ -46,12 +56,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
 
-/// Tests beside the code, or those that cross crates and need a set-up machine.
+/// Tests beside the code, or those that cross crates and need a set-up machine, or the long forms of some of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Inner,
     Crossing,
+    Faults,
 }
+
+/// Test binaries with a long form, which prints what it counted.
+const FAULTS: [&str; 2] = ["power_loss", "durability"];
 
 /// Runs test binaries with nextest where it is installed, with cargo's own runner elsewhere. The release profile is used
 /// because the program is built with it anyway, and always the whole workspace is selected: another selection means other
@@ -65,6 +79,7 @@ fn suite(kind: Kind) -> anyhow::Result<()> {
         let filter = match kind {
             Kind::Inner => format!("not package({CROSSING})"),
             Kind::Crossing => format!("package({CROSSING})"),
+            Kind::Faults => FAULTS.map(|name| format!("binary({name})")).join(" or "),
         };
         cargo.args(["nextest", "run", "--no-fail-fast", "--cargo-profile", "release"]);
         cargo.args(["--workspace", "--exclude", "dataplane-ebpf", "--filterset", &filter]);
@@ -73,7 +88,17 @@ fn suite(kind: Kind) -> anyhow::Result<()> {
         match kind {
             Kind::Inner => cargo.args(["--workspace", "--exclude", "dataplane-ebpf", "--exclude", CROSSING]),
             Kind::Crossing => cargo.args(["--package", CROSSING]),
+            Kind::Faults => cargo
+                .args(["--workspace", "--exclude", "dataplane-ebpf"])
+                .args(FAULTS.map(|name| format!("--test={name}"))),
         };
+    }
+    if kind == Kind::Faults {
+        cargo.env("TIDEGATE_FAULTS", "long").args(if nextest {
+            ["--no-capture"].as_slice()
+        } else {
+            &["--", "--nocapture"]
+        });
     }
     exec::run(&mut cargo)
 }

@@ -108,6 +108,8 @@ pub(crate) fn store_failure(error: Error) -> Status {
         Error::TooLarge { size, max, .. } => {
             Status::too_large(format!("Request entity too large: limit is {max}, the object has {size} bytes"))
         }
+        // 507 has no upstream reason; etcd's "database space exceeded" is a plain 500 there, which says less.
+        Error::Full => Status::new(507, "InsufficientStorage", error.to_string()),
         error => {
             tracing::error!(%error, "store request failed");
             Status::internal(error.to_string())

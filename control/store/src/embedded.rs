@@ -1,26 +1,33 @@
 //! The embedded store: a data directory, an index in memory, one writer thread.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
 
-use crate::disk::{Disk, FileDisk, MemoryDisk};
-use crate::engine::Engine;
+use crate::directory::{Directory, FileDirectory};
+use crate::disk::{Disk, MemoryDisk};
+use crate::engine::{Engine, Failure};
+use crate::format::{self, FORMAT, Found};
 use crate::hub::{Hub, Watch};
 use crate::index::Index;
 use crate::model::{Entry, Error, Op, Page, Range, Result};
+use crate::room::Room;
+use crate::spare::Spare;
 use crate::writer::{Expiries, Request, Writer};
 
-/// Written into the data directory, so that a later format is recognised instead of misread.
-const FORMAT: &str = "tidegate-store 1";
+/// The engine's file.
+const STORE: &str = "store.redb";
+const NEW_STORE: &str = "store.tmp";
+const SPARE: &str = "spare";
+const LOCK: &str = "lock";
 
 /// Limits, and the clock that expiries are measured by.
 #[derive(Clone)]
@@ -29,6 +36,8 @@ pub struct Options {
     pub history_events_max: usize,
     /// Bytes of superseded values.
     pub history_bytes_max: usize,
+    /// How often a full disk is asked again.
+    pub full_retry: Duration,
     /// Seconds since the epoch.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -40,6 +49,7 @@ impl Default for Options {
             value_bytes_max: 3 << 20,
             history_events_max: 50_000,
             history_bytes_max: 64 << 20,
+            full_retry: Duration::from_secs(1),
             clock: Arc::new(clock),
         }
     }
@@ -79,25 +89,64 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens or makes a store in this directory.
+    /// Opens or makes a store in this directory. A directory of another format is left as it is.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Format`], or [`Error::Open`] with what the system said.
-    pub fn open(dir: &Path, options: Options) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::Open { dir: dir.display().to_string(), why: error.to_string() };
-        fs::create_dir_all(dir).map_err(failed)?;
-        let lock = lock(dir)?;
-        check_format(dir)?;
-        let mut file = OpenOptions::new();
-        file.read(true).write(true).create(true).truncate(false);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
-        let file = file.open(dir.join("store.redb")).map_err(failed)?;
-        // The directory entry must survive a power loss too.
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-        let mut store = Self::open_disk(Arc::new(FileDisk(file)), options)
-            .map_err(|error| Error::Open { dir: dir.display().to_string(), why: error.to_string() })?;
+    pub fn open(path: &Path, options: Options) -> Result<Self> {
+        Self::check(path)?;
+        let failed = |why: String| Error::Open { dir: path.display().to_string(), why };
+        let directory = FileDirectory::create(path).map_err(|error| failed(error.to_string()))?;
+        let lock = lock(&directory)?;
+        let mut store = Self::open_in(&directory, options).map_err(|error| match error {
+            Error::Failed(why) => failed(why.to_string()),
+            Error::Full => failed(error.to_string()),
+            Error::Format { found, supported, .. } => {
+                Error::Format { dir: path.display().to_string(), found, supported }
+            }
+            error => error,
+        })?;
         store._lock = Some(lock);
         Ok(store)
+    }
+
+    /// Whether [`Embedded::open`] could read what is in this directory; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Format`], or [`Error::Open`] with what the system said.
+    pub fn check(path: &Path) -> Result<()> {
+        let dir = path.display().to_string();
+        match format::find(&FileDirectory::at(path), STORE) {
+            Ok(Found::Nothing | Found::Ours) => Ok(()),
+            Ok(Found::Other(found)) => Err(Error::Format { dir, found, supported: FORMAT }),
+            Err(error) => Err(Error::Open { dir, why: error.to_string() }),
+        }
+    }
+
+    /// Opens the store that this directory holds, or makes one in an empty directory.
+    ///
+    /// # Errors
+    /// [`Error::Format`], [`Error::Full`], or [`Error::Failed`] if the disk fails or holds something else.
+    pub fn open_in(directory: &dyn Directory, options: Options) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::Failed(error.to_string().into());
+        match format::find(directory, STORE).map_err(failed)? {
+            Found::Ours => {}
+            Found::Nothing => format::write(directory).map_err(failed)?,
+            Found::Other(found) => return Err(Error::Format { dir: String::new(), found, supported: FORMAT }),
+        }
+        let spare = Spare::new(directory.create(SPARE).map_err(failed)?);
+        let disk = match directory.open(STORE).map_err(failed)? {
+            Some(disk) => disk,
+            None => create_store(directory)?,
+        };
+        let engine = match Engine::open(Arc::clone(&disk)) {
+            Err(Failure::Full) => {
+                spare.give_back().map_err(failed)?;
+                Engine::open(disk)
+            }
+            other => other,
+        };
+        Self::start(engine?, spare, options)
     }
 
     /// A store that forgets everything when dropped.
@@ -111,11 +160,13 @@ impl Embedded {
     /// Opens the store that this disk holds, or makes one on an empty disk.
     ///
     /// # Errors
-    /// [`Error::Failed`] if the disk fails or holds something else.
+    /// [`Error::Full`], or [`Error::Failed`] if the disk fails or holds something else.
     pub fn open_disk(disk: Arc<dyn Disk>, options: Options) -> Result<Self> {
-        let failed = |error: redb::Error| Error::Failed(error.to_string().into());
-        let engine = Engine::open(disk).map_err(failed)?;
-        let (revision, entries) = engine.load().map_err(failed)?;
+        Self::start(Engine::open(disk)?, Spare::default(), options)
+    }
+
+    fn start(engine: Engine, spare: Spare, options: Options) -> Result<Self> {
+        let (revision, entries) = engine.load()?;
         let mut index = Index::new(revision);
         let mut expiries = Expiries::default();
         for (entry, expires) in entries {
@@ -129,10 +180,11 @@ impl Embedded {
             failed: watch::Sender::new(None),
         });
         let (requests, queue) = mpsc::channel();
-        let writer = Writer { engine, shared: Arc::clone(&shared), requests: queue, options, expiries };
+        let room = Room::new(engine, spare, options.full_retry)?;
+        let writer = Writer { room, shared: Arc::clone(&shared), requests: queue, options, expiries };
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.run())
+            .spawn(move || run(writer))
             .map_err(|error| Error::Failed(format!("cannot start the writer: {error}").into()))?;
         Ok(Self { shared, requests, writer: Some(writer), _lock: None })
     }
@@ -199,36 +251,35 @@ impl crate::Store for Embedded {
     }
 }
 
-fn lock(dir: &Path) -> Result<File> {
-    let failed = |error: std::io::Error| Error::Open { dir: dir.display().to_string(), why: error.to_string() };
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { dir: dir.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+/// A writer that panics has failed like a disk: those who wait for [`crate::Store::failed`] must hear of it.
+fn run(writer: Writer) {
+    let shared = Arc::clone(&writer.shared);
+    if std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+        shared.failed.send_replace(Some(Error::Failed("the writer panicked".into())));
     }
 }
 
-fn check_format(dir: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| Error::Open { dir: dir.display().to_string(), why: error.to_string() };
-    let path = dir.join("format");
-    match fs::read_to_string(&path) {
-        Ok(found) if found.trim_end() == FORMAT => Ok(()),
-        Ok(found) => Err(Error::Format {
-            dir: dir.display().to_string(),
-            found: found.trim_end().chars().take(80).collect(),
-            supported: FORMAT,
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let temporary = dir.join("format.tmp");
-            let write = || {
-                let mut file = File::create(&temporary)?;
-                writeln!(file, "{FORMAT}")?;
-                file.sync_all()?;
-                fs::rename(&temporary, &path)
-            };
-            write().map_err(failed)
-        }
-        Err(error) => Err(failed(error)),
+/// Makes an empty store under another name first: the engine cannot open one that is half made.
+fn create_store(directory: &dyn Directory) -> Result<Arc<dyn Disk>> {
+    let failed = |error: std::io::Error| Error::Failed(error.to_string().into());
+    let disk = directory.create(NEW_STORE).map_err(failed)?;
+    disk.set_len(0).map_err(failed)?;
+    Engine::open(Arc::clone(&disk))?.close()?;
+    // The format is named durably before there is a store that it is about.
+    directory.sync().map_err(failed)?;
+    directory.rename(NEW_STORE, STORE).map_err(failed)?;
+    directory.sync().map_err(failed)?;
+    Ok(disk)
+}
+
+fn lock(directory: &FileDirectory) -> Result<File> {
+    let dir = || directory.path().display().to_string();
+    let failed = |error: std::io::Error| Error::Open { dir: dir(), why: error.to_string() };
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(directory.path().join(LOCK)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { dir: dir() }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }

@@ -1,23 +1,30 @@
 //! A revisioned key-value store with watch: etcd's semantics behind one trait, and an embedded durable engine.
 //!
 //! ```text
-//! callers ──Op──▶ writer thread ──one commit for many──▶ engine (redb) ──▶ Disk (file, or a test's faulty one)
+//! callers ──Op──▶ writer thread ──one commit for many──▶ engine (redb) ──▶ Disk, Directory (or a test's faulty ones)
 //!    ▲                │ after durability
 //!    └── index (MVCC) ◀┴──▶ hub ──Arc<Event>──▶ watchers
 //! ```
 //! *Owns*: revisions, versions since the last compaction, event history, durability. *Does not own*: what values mean.
 //!
 //! Invariants: a reader or watcher never sees a write that is not durable; events of one watch come in revision order
-//! with none missing; after a failed sync nothing more is written (the disk's state is unknown) until a new start.
+//! with none missing; after a failed sync nothing more is written (the disk's state is unknown) until a new start; a full
+//! disk refuses writes, loses nothing, and is asked again.
 
+mod backend;
+mod directory;
 mod disk;
 mod embedded;
 mod engine;
+mod format;
 mod hub;
 mod index;
 mod model;
+mod room;
+mod spare;
 mod writer;
 
+pub use directory::Directory;
 pub use disk::{Disk, FileDisk, MemoryDisk};
 pub use embedded::{Embedded, Options};
 pub use hub::Watch;

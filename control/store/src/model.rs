@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::engine::Failure;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// One version of a key.
@@ -186,16 +188,31 @@ pub enum Error {
     Conflict { key: Arc<str>, current: Option<Box<Entry>> },
     #[error("value of key {key} has {size} bytes, more than {max}")]
     TooLarge { key: Arc<str>, size: usize, max: usize },
+    /// Nothing was written. What is stored can be read, and deleted.
+    #[error("no space left on the disk of the data directory: nothing was written; free some space and try again")]
+    Full,
     #[error("the store can no longer write: {0}")]
     Failed(Arc<str>),
     #[error("the store has been closed")]
     Closed,
     #[error("data directory {dir} is in use by another process")]
     InUse { dir: String },
-    #[error("data directory {dir} holds format {found:?}, but this program reads {supported:?}")]
+    #[error(
+        "data directory {dir} holds a store of format {found:?}, but this program reads {supported:?}: use the version \
+         of the program that wrote it, or another data directory"
+    )]
     Format { dir: String, found: String, supported: &'static str },
     #[error("cannot open the store in {dir}: {why}")]
     Open { dir: String, why: String },
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full => Self::Full,
+            Failure::Broken(why) => Self::Failed(why.into()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::embedded::{Options, Shared};
-use crate::engine::Engine;
 use crate::index::Index;
 use crate::model::{Entry, Error, Event, EventKind, Expect, Op, Result};
+use crate::room::Room;
 
 /// Bounds one commit, so that the first waiter does not wait for all.
 const BATCH_REQUESTS_MAX: usize = 1024;
@@ -25,7 +25,7 @@ pub(crate) enum Request {
 }
 
 pub(crate) struct Writer {
-    pub(crate) engine: Engine,
+    pub(crate) room: Room,
     pub(crate) shared: Arc<Shared>,
     pub(crate) requests: Receiver<Request>,
     pub(crate) options: Options,
@@ -92,7 +92,8 @@ impl Writer {
 
     /// Serves this request and those that wait behind it. Returns whether to go on.
     fn serve(&mut self, first: Request) -> Result<bool> {
-        let mut batch = Batch { revision: self.shared.state.read().index.revision(), ..Batch::default() };
+        self.room.look()?;
+        let mut batch = Batch { revision: self.revision(), ..Batch::default() };
         let mut go_on = true;
         let mut bytes = 0;
         let mut next = Some(first);
@@ -100,7 +101,11 @@ impl Writer {
             match request {
                 Request::Txn { ops, reply } => {
                     bytes += ops.iter().map(Op::weight).sum::<usize>();
-                    let result = batch.decide(ops, &self.shared.state.read().index, self.options.value_bytes_max);
+                    let result = if self.room.admits(&ops) {
+                        batch.decide(ops, &self.shared.state.read().index, self.options.value_bytes_max)
+                    } else {
+                        Err(Error::Full)
+                    };
                     batch.replies.push((reply, result));
                 }
                 Request::Compact { revision, reply } => {
@@ -124,13 +129,12 @@ impl Writer {
 
     fn commit(&mut self, batch: Batch) -> Result<()> {
         if !batch.events.is_empty()
-            && let Err(error) = self.engine.commit(&batch.events, batch.revision)
+            && let Err(error) = self.room.commit(&batch.events, batch.revision, self.revision())
         {
-            let error = Error::Failed(error.to_string().into());
             for (reply, _) in batch.replies {
                 let _ = reply.send(Err(error.clone()));
             }
-            return Err(error);
+            return if error == Error::Full { Ok(()) } else { Err(error) };
         }
         {
             let mut state = self.shared.state.write();
@@ -153,13 +157,17 @@ impl Writer {
         Ok(())
     }
 
+    fn revision(&self) -> u64 {
+        self.shared.state.read().index.revision()
+    }
+
     /// Deletes the keys whose time has come.
     fn expire(&mut self) -> Result<()> {
         let due = self.expiries.due((self.options.clock)());
         if due.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch { revision: self.shared.state.read().index.revision(), ..Batch::default() };
+        let mut batch = Batch { revision: self.revision(), ..Batch::default() };
         let ops = due.into_iter().map(|key| Op::Delete { key, expect: Expect::Any }).collect();
         // Deleting without an expectation cannot conflict.
         let _ = batch.decide(ops, &self.shared.state.read().index, usize::MAX);

@@ -37,15 +37,27 @@ async fn a_directory_has_one_owner_and_one_format() {
     drop(first);
     drop(Embedded::open(dir.path(), Options::default()).unwrap());
     std::fs::write(dir.path().join("format"), "tidegate-store 7\n").unwrap();
+    let before = listing(dir.path());
     let later = Embedded::open(dir.path(), Options::default()).unwrap_err().to_string();
     assert!(
-        later.ends_with(r#"holds format "tidegate-store 7", but this program reads "tidegate-store 1""#),
+        later.contains(r#"holds a store of format "tidegate-store 7", but this program reads "tidegate-store 1": use"#),
         "{later}"
     );
     std::fs::remove_file(dir.path().join("format")).unwrap();
+    let nameless = Embedded::open(dir.path(), Options::default());
+    assert!(matches!(nameless, Err(Error::Format { .. })), "{nameless:?}");
+    std::fs::write(dir.path().join("format"), "tidegate-store 7\n").unwrap();
+    assert_eq!(listing(dir.path()), before);
+    std::fs::write(dir.path().join("format"), "tidegate-store 1\n").unwrap();
     std::fs::write(dir.path().join("store.redb"), "something else entirely").unwrap();
     let other = Embedded::open(dir.path(), Options::default());
     assert!(matches!(other, Err(Error::Open { .. })), "{other:?}");
+}
+
+/// Every file with its contents.
+fn listing(dir: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
 }
 
 #[tokio::test]

@@ -1,149 +1,47 @@
-//! Power loss and failing disks: what was acknowledged survives, and what is found is a state that once was.
+//! Power loss, kills and failing disks: what was acknowledged survives, and what is found is a state that once was.
+//!
+//! `TIDEGATE_FAULTS=long` runs 1,000 seeds instead of 50; `TIDEGATE_FAULT_SEED=N` repeats one.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
 
+mod machine;
+
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use control_store::{Disk, Embedded, Error, Expect, Op, Options, Range, Store};
-use parking_lot::Mutex;
+use control_store::{Embedded, Error, Expect, Op, Options, Range, Store};
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-const SECTOR: usize = 512;
-const SEEDS: u64 = 50;
-
-/// A disk that keeps unsynced writes apart, and can lose power at any operation.
-#[derive(Debug)]
-struct FaultyDisk(Mutex<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    /// What reads see.
-    seen: Vec<u8>,
-    /// What a power loss cannot take away.
-    durable: Vec<u8>,
-    unsynced: Vec<Unsynced>,
-    /// Writes and syncs until the power goes.
-    operations_left: u64,
-    /// Syncs until one fails, once.
-    syncs_left: u64,
-}
-
-#[derive(Debug, Clone)]
-enum Unsynced {
-    Sector { offset: usize, data: Vec<u8> },
-    Length(usize),
-}
-
-impl FaultyDisk {
-    fn new(image: Vec<u8>, operations_left: u64, syncs_left: u64) -> Arc<Self> {
-        let inner = Inner { seen: image.clone(), durable: image, unsynced: vec![], operations_left, syncs_left };
-        Arc::new(Self(Mutex::new(inner)))
-    }
-
-    /// What the platter may hold after a power loss: some unsynced sectors, in any order.
-    fn after_power_loss(&self, random: &mut StdRng) -> Vec<u8> {
-        let inner = self.0.lock();
-        let mut image = inner.durable.clone();
-        let mut unsynced = inner.unsynced.clone();
-        unsynced.shuffle(random);
-        let keep = random.random_range(0..=unsynced.len());
-        for write in &unsynced[..keep] {
-            match write {
-                Unsynced::Length(length) => image.resize(*length, 0),
-                Unsynced::Sector { offset, data } => {
-                    if image.len() < offset + data.len() {
-                        image.resize(offset + data.len(), 0);
-                    }
-                    image[*offset..offset + data.len()].copy_from_slice(data);
-                }
-            }
-        }
-        image
-    }
-}
-
-impl Inner {
-    fn step(&mut self) -> io::Result<()> {
-        self.operations_left = self.operations_left.checked_sub(1).ok_or_else(|| io::Error::other("no power"))?;
-        Ok(())
-    }
-}
-
-impl Disk for FaultyDisk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().seen.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inner = self.0.lock();
-        let from = offset as usize;
-        let part = inner.seen.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(part);
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut inner = self.0.lock();
-        inner.step()?;
-        let from = offset as usize;
-        let part = inner.seen.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        part.copy_from_slice(data);
-        // Sectors are cut at multiples of their size on the disk, not in the write.
-        let mut at = 0;
-        while at < data.len() {
-            let end = (at + SECTOR - (from + at) % SECTOR).min(data.len());
-            inner.unsynced.push(Unsynced::Sector { offset: from + at, data: data[at..end].to_vec() });
-            at = end;
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.0.lock();
-        inner.step()?;
-        inner.seen.resize(len as usize, 0);
-        inner.unsynced.push(Unsynced::Length(len as usize));
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut inner = self.0.lock();
-        inner.step()?;
-        match inner.syncs_left.checked_sub(1) {
-            Some(left) => inner.syncs_left = left,
-            None => {
-                // The kernel has dropped the pages and says so once; the next sync would "succeed".
-                inner.unsynced.clear();
-                inner.syncs_left = u64::MAX;
-                return Err(io::Error::other("sync failed"));
-            }
-        }
-        inner.durable = inner.seen.clone();
-        inner.unsynced.clear();
-        Ok(())
-    }
-}
+use machine::{Limits, Machine};
 
 type State = BTreeMap<String, Bytes>;
 
-/// Runs until the disk gives up. Returns the last acknowledged revision and every state that was asked for.
-async fn run(
-    store: &Embedded,
-    mut states: Vec<State>,
-    base: u64,
-    random: &mut StdRng,
-) -> (u64, Vec<State>, Option<Error>) {
-    let mut acknowledged = base;
-    for _ in 0..200 {
+/// What the clients of a store know.
+struct Model {
+    /// What was asked for: the contents at each revision.
+    states: Vec<State>,
+    acknowledged: u64,
+    seen: u64,
+}
+
+/// How often what happened, over all seeds.
+#[derive(Debug, Default)]
+struct Count {
+    acknowledged: u64,
+    power_losses: u64,
+    kills: u64,
+    failed_syncs: u64,
+    failed_starts: u64,
+}
+
+/// Runs until the disk gives up, or for a while.
+async fn run(store: &Embedded, model: &mut Model, count: &mut Count, random: &mut StdRng) -> Option<Error> {
+    for _ in 0..random.random_range(1..200) {
         // Several at once share a commit; each makes one revision, in the order sent.
         let mut answers = Vec::new();
         for _ in 0..random.random_range(1..6) {
-            let mut next = states.last().unwrap().clone();
+            let mut next = model.states.last().unwrap().clone();
             let key = format!("/k/{}", random.random_range(0..20));
             let op = if next.contains_key(&key) && random.random_bool(0.3) {
                 next.remove(&key);
@@ -153,17 +51,20 @@ async fn run(
                 next.insert(key.clone(), value.clone());
                 Op::put(&key, value)
             };
-            states.push(next);
+            model.states.push(next);
             answers.push(store.txn(vec![op]));
         }
         for answer in futures::future::join_all(answers).await {
             match answer {
-                Ok(revision) => acknowledged = acknowledged.max(revision),
-                Err(error) => return (acknowledged, states, Some(error)),
+                Ok(revision) => {
+                    count.acknowledged += 1;
+                    model.acknowledged = model.acknowledged.max(revision);
+                }
+                Err(error) => return Some(error),
             }
         }
     }
-    (acknowledged, states, None)
+    None
 }
 
 async fn contents(store: &Embedded) -> State {
@@ -171,52 +72,159 @@ async fn contents(store: &Embedded) -> State {
     page.entries.into_iter().map(|entry| (entry.key.to_string(), entry.value)).collect()
 }
 
-/// Crashes several times in a row on the same data, as a flaky machine would.
-async fn survive(seed: u64) {
+impl Model {
+    /// What a start finds.
+    async fn check(&mut self, store: &Embedded, place: &str) {
+        let found = store.revision();
+        assert!(found >= self.acknowledged, "{place}: revision {found} after {} was acknowledged", self.acknowledged);
+        assert!(found >= self.seen, "{place}: revision {found} after {} was seen", self.seen);
+        assert_eq!(contents(store).await, self.states[found as usize], "{place}, revision {found}");
+        self.states.truncate(found as usize + 1);
+        (self.acknowledged, self.seen) = (found, found);
+    }
+}
+
+/// After a failed disk: everybody is told, nothing is retried, and what was durable can still be read.
+async fn check_failed(store: &Embedded, machine: &Machine, model: &mut Model, error: Error, place: &str) {
+    assert!(matches!(error, Error::Failed(_)), "{place}: {error}");
+    assert_eq!(store.failed().await, error);
+    assert_eq!(store.txn(vec![Op::put("/late", Bytes::new())]).await, Err(error));
+    model.seen = store.revision();
+    assert_eq!(contents(store).await, model.states[model.seen as usize], "{place}");
+    assert_eq!(machine.failed_syncs().1, 0, "{place}: a sync was tried after one had failed");
+}
+
+/// Ends several times in a row on the same data, as a flaky machine would.
+async fn survive(seed: u64, count: &mut Count) {
     let random = &mut StdRng::seed_from_u64(seed);
-    let mut image = Vec::new();
-    let mut states = vec![State::new()];
-    let mut acknowledged = 0;
-    for round in 0..4 {
+    let machine = Machine::new();
+    let mut model = Model { states: vec![State::new()], acknowledged: 0, seen: 0 };
+    for round in 0..6 {
+        let place = format!("seed {seed}, round {round}");
         let failing_sync = random.random_bool(0.3);
         let operations = random.random_range(1..600);
         let syncs = if failing_sync { random.random_range(0..40) } else { u64::MAX };
-        let disk = FaultyDisk::new(image, operations, syncs);
-        match Embedded::open_disk(disk.clone(), Options::default()) {
+        machine.set_limits(Limits { operations, syncs, ..Limits::NONE });
+        match Embedded::open_in(&machine, Options::default()) {
             Ok(store) => {
-                let found = store.revision();
-                assert!(found >= acknowledged, "seed {seed} round {round}: revision {found} after {acknowledged}");
-                assert_eq!(
-                    contents(&store).await,
-                    states[found as usize],
-                    "seed {seed} round {round} revision {found}"
-                );
-                states.truncate(found as usize + 1);
-                let (last, asked, error) = run(&store, states, found, random).await;
-                (acknowledged, states) = (last, asked);
-                if let Some(error) = error {
-                    assert!(matches!(error, Error::Failed(_)), "seed {seed}: {error}");
-                    assert_eq!(store.failed().await, error);
-                    // Nothing is retried, not even when the disk would work again.
-                    assert_eq!(store.txn(vec![Op::put("/late", Bytes::new())]).await, Err(error));
-                    assert_eq!(contents(&store).await, states[store.revision() as usize]);
+                model.check(&store, &place).await;
+                if let Some(error) = run(&store, &mut model, count, random).await {
+                    check_failed(&store, &machine, &mut model, error, &place).await;
                 }
             }
-            Err(error) => assert!(operations < 100 || failing_sync, "seed {seed} round {round}: {error}"),
+            Err(error) => {
+                count.failed_starts += 1;
+                assert!(operations < 100 || failing_sync, "{place}: {error}");
+            }
         }
-        image = disk.after_power_loss(random);
+        let (failed, after) = machine.failed_syncs();
+        count.failed_syncs += failed;
+        assert_eq!(after, 0, "{place}: a sync was tried after one had failed");
+        if random.random_bool(0.6) {
+            count.power_losses += 1;
+            machine.lose_power(random);
+        } else {
+            count.kills += 1;
+            machine.kill();
+        }
     }
-    let disk = FaultyDisk::new(image, u64::MAX, u64::MAX);
-    let store = Embedded::open_disk(disk, Options::default()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    let found = store.revision();
-    assert!(found >= acknowledged, "seed {seed}: revision {found} after {acknowledged} was acknowledged");
-    assert_eq!(contents(&store).await, states[found as usize], "seed {seed} revision {found}");
+    let store = Embedded::open_in(&machine, Options::default()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    model.check(&store, &format!("seed {seed}, at the end")).await;
+}
+
+/// Few in the default run; twenty times as many where faults are what is tested.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let variable = |name: &str| std::env::var(name).ok();
+    match variable("TIDEGATE_FAULT_SEED").map(|seed| seed.parse().expect("TIDEGATE_FAULT_SEED is a number")) {
+        Some(seed) => seed..seed + 1,
+        None if variable("TIDEGATE_FAULTS").as_deref() == Some("long") => 0..20 * few,
+        None => 0..few,
+    }
+}
+
+/// Runs every seed; those that fail say how to repeat them.
+fn each_seed(test: &str, few: u64, mut run: impl FnMut(u64)) {
+    let mut failed = Vec::new();
+    let seeds = seeds(few);
+    let total = seeds.end - seeds.start;
+    for seed in seeds {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed))).is_err() {
+            eprintln!(
+                "seed {seed} failed; repeat it: TIDEGATE_FAULT_SEED={seed} cargo test -p control-store --test power_loss {test}"
+            );
+            failed.push(seed);
+        }
+    }
+    println!("{test}: {total} seeds, {} failed", failed.len());
+    assert!(failed.is_empty(), "failed seeds: {failed:?}");
 }
 
 #[test]
 fn acknowledged_writes_survive_power_loss() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    for seed in 0..SEEDS {
-        runtime.block_on(survive(seed));
+    let mut count = Count::default();
+    each_seed("acknowledged_writes_survive_power_loss", 50, |seed| runtime.block_on(survive(seed, &mut count)));
+    println!("{count:?}");
+}
+
+/// A put or a deletion, and what is there if it goes through.
+fn change(state: &State, random: &mut StdRng) -> (Op, State) {
+    let mut next = state.clone();
+    let key = format!("/k/{}", random.random_range(0..30));
+    if next.contains_key(&key) && random.random_bool(0.3) {
+        next.remove(&key);
+        return (Op::delete(&key, Expect::Any), next);
     }
+    let value = Bytes::from(vec![random.random::<u8>(); random.random_range(0..10_000)]);
+    next.insert(key.clone(), value.clone());
+    (Op::put(&key, value), next)
+}
+
+/// The disk fills up and empties, and the process ends in between.
+async fn survive_full_disk(seed: u64, refused: &mut u64, deleted: &mut u64) {
+    let random = &mut StdRng::seed_from_u64(seed);
+    let machine = Machine::new();
+    let (mut state, mut revision) = (State::new(), 0);
+    let options = Options { full_retry: std::time::Duration::ZERO, ..Options::default() };
+    drop(Embedded::open_in(&machine, options.clone()).unwrap());
+    for round in 0..6 {
+        let place = format!("seed {seed}, round {round}");
+        let store = Embedded::open_in(&machine, options.clone()).unwrap_or_else(|error| panic!("{place}: {error}"));
+        assert_eq!((store.revision(), contents(&store).await), (revision, state.clone()), "{place}");
+        let blocks = machine.used_blocks() + random.random_range(0..60);
+        machine.set_limits(Limits { blocks, ..Limits::NONE });
+        for _ in 0..random.random_range(1..100) {
+            let (op, next) = change(&state, random);
+            let is_deletion = matches!(op, Op::Delete { .. });
+            match store.txn(vec![op]).await {
+                Ok(written) => {
+                    assert_eq!(written, revision + 1, "{place}");
+                    (state, revision) = (next, written);
+                    *deleted += u64::from(is_deletion && *refused > 0);
+                }
+                Err(Error::Full) => *refused += 1,
+                Err(error) => panic!("{place}: {error}"),
+            }
+            assert_eq!((store.revision(), contents(&store).await), (revision, state.clone()), "{place}");
+        }
+        if random.random_bool(0.5) {
+            machine.set_limits(Limits::NONE);
+            let (op, next) = change(&state, random);
+            revision = store.txn(vec![op]).await.unwrap_or_else(|error| panic!("{place}: with space again: {error}"));
+            state = next;
+        }
+        drop(store);
+        // What is refused, or was synced, does not depend on how the process ended.
+        if random.random_bool(0.5) { machine.lose_power(random) } else { machine.kill() }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_loses_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut refused, mut deleted) = (0, 0);
+    each_seed("a_full_disk_refuses_writes_and_loses_nothing", 10, |seed| {
+        runtime.block_on(survive_full_disk(seed, &mut refused, &mut deleted));
+    });
+    println!("refused writes: {refused}, deletions taken after the first refusal: {deleted}");
 }
