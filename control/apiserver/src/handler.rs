@@ -133,7 +133,7 @@ async fn identify(
         return Err(Status::unauthorized());
     }
     if !is_public {
-        server.authorizer.require(&user, &Attributes::of(&info))?;
+        server.authorizer.require(&user, &Attributes::of(&info)).await?;
     }
     Ok(Context { server: Arc::clone(server), user, info, headers: headers.clone(), warnings: Mutex::default() })
 }

@@ -24,8 +24,8 @@ pub(crate) async fn answer(context: &Context, resource: &Resource, body: Incomin
         "SelfSubjectReview" => json!({"userInfo": context.user.to_json()}),
         "TokenReview" => token(context, &review["spec"]).await,
         "SelfSubjectRulesReview" => rules(context, &review["spec"])?,
-        "SelfSubjectAccessReview" => access(context, &context.user, &review["spec"])?,
-        "SubjectAccessReview" => access(context, &subject(&review["spec"])?, &review["spec"])?,
+        "SelfSubjectAccessReview" => access(context, &context.user, &review["spec"]).await?,
+        "SubjectAccessReview" => access(context, &subject(&review["spec"])?, &review["spec"]).await?,
         "LocalSubjectAccessReview" => {
             let namespace = review["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
             if namespace != context.info.namespace {
@@ -34,7 +34,7 @@ pub(crate) async fn answer(context: &Context, resource: &Resource, body: Incomin
                     context.info.namespace
                 )));
             }
-            access(context, &subject(&review["spec"])?, &review["spec"])?
+            access(context, &subject(&review["spec"])?, &review["spec"]).await?
         }
         other => return Err(Status::internal(format!("nothing answers reviews of kind {other}"))),
     };
@@ -51,13 +51,13 @@ fn subject(spec: &Value) -> Result<User, Status> {
     Ok(user)
 }
 
-fn access(context: &Context, user: &User, spec: &Value) -> Result<Value, Status> {
+async fn access(context: &Context, user: &User, spec: &Value) -> Result<Value, Status> {
     if spec["resourceAttributes"].is_object() == spec["nonResourceAttributes"].is_object() {
         return Err(Status::bad_request(
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         ));
     }
-    let decision = context.server.authorizer.decide(user, &Attributes::of_spec(spec));
+    let decision = context.server.authorizer.decide(user, &Attributes::of_spec(spec)).await;
     let mut status = json!({"allowed": decision.allowed});
     if !decision.reason.is_empty() {
         status["reason"] = decision.reason.into();

@@ -24,7 +24,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(5);
 pub(crate) async fn connect(context: &Context, resource: &Resource, mut request: Request<Incoming>) -> Reply {
     let (server, info) = (&context.server, &context.info);
     // A WebSocket begins with GET, but is no less than what POST does.
-    server.authorizer.require(&context.user, &Attributes { verb: "create", ..Attributes::of(info) })?;
+    server.authorizer.require(&context.user, &Attributes { verb: "create", ..Attributes::of(info) }).await?;
     let pod = log::pod(context, resource).await?;
     let query = request.uri().query().unwrap_or_default();
     let path = if info.subresource == "portforward" {

@@ -20,11 +20,13 @@ impl Step for Escalation {
         if request.resource.group != GROUP || !writes || request.context.user.is_in(MASTERS) {
             return Ok(());
         }
+        // A binding often follows its role at once.
+        request.context.server.authorizer.catch_up().await;
         let unchanged = |field: &str| request.old.is_some_and(|old| old[field] == object[field]);
         match request.resource.plural.as_str() {
             "roles" | "clusterroles" if !unchanged("rules") || !unchanged("aggregationRule") => {
                 let plural = request.resource.plural.as_str();
-                check(request, object, "escalate", plural, meta::name(object), &granted_by(object))
+                check(request, object, "escalate", plural, meta::name(object), &granted_by(object)).await
             }
             "rolebindings" | "clusterrolebindings" if !unchanged("subjects") => {
                 let role = &object["roleRef"];
@@ -33,7 +35,7 @@ impl Step for Escalation {
                     if role["kind"] == "Role" { ("roles", meta::namespace(object)) } else { ("clusterroles", "") };
                 let rules = request.context.server.authorizer.role(namespace, name);
                 let rules = rules.ok_or_else(|| Status::not_found(GROUP, plural, name))?;
-                check(request, object, "bind", plural, name, &rules)
+                check(request, object, "bind", plural, name, &rules).await
             }
             _ => Ok(()),
         }
@@ -45,7 +47,7 @@ fn granted_by(role: &Value) -> Vec<Rule> {
     if role["aggregationRule"].is_object() { Rule::everything() } else { Rule::list(role) }
 }
 
-fn check(
+async fn check(
     request: &Request<'_>,
     object: &Value,
     verb: &str,
@@ -69,7 +71,7 @@ fn check(
         path: "",
         is_resource: true,
     };
-    if authorizer.decide(user, &exempt).allowed {
+    if authorizer.decide(user, &exempt).await.allowed {
         return Ok(());
     }
     let missing: Vec<String> = missing.iter().map(describe).collect();

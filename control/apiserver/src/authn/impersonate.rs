@@ -60,7 +60,7 @@ fn check(server: &Server, real: &User, user: &User) -> Result<(), Status> {
             path: "",
             is_resource: true,
         };
-        server.authorizer.require(real, &attributes)?;
+        server.authorizer.require(real, &attributes).await?;
     }
     Ok(())
 }

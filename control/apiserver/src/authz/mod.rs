@@ -3,12 +3,13 @@
 mod node;
 mod policy;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use control_api::rbac::{self, Rule};
 use control_api::status::Status;
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use policy::{Policy, Sources};
 
@@ -119,7 +120,11 @@ pub(crate) struct Decision {
 pub(crate) struct Authorizer {
     policy: ArcSwap<Policy>,
     nodes: node::Graph,
+    followers: OnceLock<Vec<mpsc::UnboundedSender<Waiter>>>,
 }
+
+/// Told when a follower knows everything that was written before it was asked.
+pub(crate) type Waiter = oneshot::Sender<()>;
 
 impl Authorizer {
     pub(crate) fn publish(&self, policy: Policy) {
@@ -130,7 +135,33 @@ impl Authorizer {
         &self.nodes
     }
 
-    pub(crate) fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
+    /// Sets who keeps the policy and the graph of nodes up to date, once.
+    pub(crate) fn follow(&self, followers: Vec<mpsc::UnboundedSender<Waiter>>) {
+        self.followers.get_or_init(|| followers);
+    }
+
+    /// Waits until every write that was acknowledged before is known here.
+    pub(crate) async fn catch_up(&self) {
+        for follower in self.followers.get().into_iter().flatten() {
+            let (waiter, told) = oneshot::channel();
+            // A follower that has ended ends the server, too.
+            if follower.send(waiter).is_ok() {
+                let _ = told.await;
+            }
+        }
+    }
+
+    /// Nobody is refused what was granted before he asked: a node gets at what a pod uses the moment it sees the pod.
+    pub(crate) async fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
+        let decision = self.decide_by_what_is_known(user, attributes);
+        if decision.allowed {
+            return decision;
+        }
+        self.catch_up().await;
+        self.decide_by_what_is_known(user, attributes)
+    }
+
+    fn decide_by_what_is_known(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
         if user.is_in(MASTERS) {
             return Decision { allowed: true, reason: String::new() };
         }
@@ -160,8 +191,8 @@ impl Authorizer {
 
     /// # Errors
     /// 403 in upstream's words.
-    pub(crate) fn require(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), Status> {
-        let decision = self.decide(user, attributes);
+    pub(crate) async fn require(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let decision = self.decide(user, attributes).await;
         if decision.allowed {
             return Ok(());
         }
