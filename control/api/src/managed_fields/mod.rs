@@ -1,15 +1,23 @@
 //! `metadata.managedFields`: who set which field.
 //!
-//! Every write that is no apply goes through [`track`]. Server-side apply builds on the same [`FieldSet`] and
-//! [`Managers`]. The time comes from outside.
+//! Every write that is no apply goes through [`track`]; [`apply`] is server-side apply. Both build on [`FieldSet`] and
+//! [`Managers`], and take the shape of objects from the schema alone, so that custom resources merge as built-in ones do.
+//! The time comes from outside.
 
+mod apply;
 mod compare;
+mod conflict;
+mod fit;
+mod last_applied;
 mod managers;
+mod merge;
+mod reconcile;
 mod set;
 mod wire;
 
 use serde_json::{Map, Value};
 
+pub use apply::{Application, apply, apply_scale};
 pub use compare::{Comparison, compare, field_set};
 pub use managers::{Manager, Managers, Operation, UPDATE_MANAGERS_MAX};
 pub use set::{Element, FieldSet};
