@@ -12,9 +12,11 @@ use super::merge::{merge, without};
 use super::set::{Element, FieldSet};
 use super::{empty, entries, fit, last_applied, reconcile, remove, unowned, without_managed_fields, write};
 use crate::meta;
+use crate::prune::prune as normalise;
 use crate::registry::{GroupVersionKind, split_api_version};
 use crate::schema::Message;
 use crate::status::Status;
+use crate::strict;
 
 /// Who owns the fields of an object that was never tracked before its first apply.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -39,7 +41,7 @@ pub struct Application<'a> {
     pub ignored: &'a FieldSet,
 }
 
-/// The object as it is to be, before defaults, with its new `managedFields`.
+/// The object as it is to be, in its normal form and before defaults, with its new `managedFields`.
 ///
 /// # Errors
 /// 400 for a configuration of another type or with `managedFields`, 409 for conflicts, 500 for one that does not fit its
@@ -50,9 +52,21 @@ pub fn apply(request: &Application<'_>) -> Result<Value, Status> {
     let (merged, managers) = decide(request, request.kind.api_version(), &live, stored)?;
     let mut merged = merged.unwrap_or(live);
     remove(&mut merged);
+    into_type(request.message, &mut merged)?;
     last_applied::follow(request, &mut merged);
     write(&mut merged, &managers);
     Ok(merged)
+}
+
+/// What fits the form of its type may still be no quantity, time or 32-bit number.
+fn into_type(message: &Message, object: &mut Value) -> Result<(), Status> {
+    if let Some(error) = strict::check(message, object).type_error {
+        let (about, kind) = (describe(object), print(&type_of(object)));
+        let why = format!("unable to convert unstructured object to {kind}: {error}");
+        return Err(Status::new(500, "", format!("failed to convert new typed object ({about}) to object: {why}")));
+    }
+    normalise(message, object);
+    Ok(())
 }
 
 /// The same for a Scale, whose fields are owned as those of its workload. Returns the Scale as it is to be, and who owns
@@ -90,7 +104,10 @@ fn decide(
 ) -> Result<(Option<Value>, Managers), Status> {
     let Application { config, message, force, .. } = *request;
     check_type(request)?;
-    fit::check(message, config).map_err(|error| typed_failure("typed patch object", config, &error))?;
+    // Upstream has no code for objects that do not fit their type, and answers 500 without a reason.
+    fit::check(message, config).map_err(|error| {
+        Status::new(500, "", format!("failed to create typed patch object ({}): {error}", describe(config)))
+    })?;
     let me = Manager {
         name: request.manager.into(),
         operation: Operation::Apply,
@@ -121,8 +138,7 @@ fn decide(
 
 fn check_type(request: &Application<'_>) -> Result<(), Status> {
     let config = request.config;
-    let (group, version) = split_api_version(meta::api_version(config));
-    let kind = GroupVersionKind::new(group, version, meta::kind(config));
+    let kind = type_of(config);
     if kind != *request.kind {
         return Err(Status::bad_request(format!("invalid object type: {}", print(&kind))));
     }
@@ -137,12 +153,14 @@ fn print(kind: &GroupVersionKind) -> String {
     format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind)
 }
 
-/// Upstream has no code for objects that do not fit their type, and answers 500 without a reason.
-fn typed_failure(what: &str, object: &Value, error: &str) -> Status {
+fn type_of(object: &Value) -> GroupVersionKind {
     let (group, version) = split_api_version(meta::api_version(object));
-    let kind = print(&GroupVersionKind::new(group, version, meta::kind(object)));
-    let (namespace, name) = (meta::namespace(object), meta::name(object));
-    Status::new(500, "", format!("failed to create {what} ({namespace}/{name}; {kind}): {error}"))
+    GroupVersionKind::new(group, version, meta::kind(object))
+}
+
+/// `default/web; apps/v1, Kind=Deployment`
+fn describe(object: &Value) -> String {
+    format!("{}/{}; {}", meta::namespace(object), meta::name(object), print(&type_of(object)))
 }
 
 fn merge_in(

@@ -82,6 +82,13 @@ impl FieldSet {
         Self::default()
     }
 
+    /// A set of nothing, to point at.
+    #[must_use]
+    pub fn none() -> &'static Self {
+        static NONE: FieldSet = FieldSet { nodes: BTreeMap::new() };
+        &NONE
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         // No element is kept that neither is a member nor holds one.

@@ -5,6 +5,7 @@
 
 mod paths;
 mod schemas;
+pub mod swagger;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

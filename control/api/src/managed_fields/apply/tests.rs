@@ -3,7 +3,6 @@ use serde_json::json;
 
 use super::super::{TrackUpdate, same_but_for_times, track};
 use super::*;
-use crate::prune::prune as normalise;
 use crate::schema;
 
 /// One object and who does what to it; the clock ticks with every write.
@@ -376,6 +375,11 @@ fn what_does_not_fit_is_refused_in_upstreams_words() {
         assert_eq!(status.message, format!("failed to create typed patch object {deployment}: {expected}"));
         assert_eq!((status.code, status.reason), (500, ""));
     }
+    let config = spec(json!({"replicas": 5_000_000_000_i64}));
+    let status = World::of("apps/v1", "Deployment").try_apply("me", config, false).unwrap_err();
+    assert!(
+        status.message.starts_with("failed to convert new typed object (/x; apps/v1, Kind=Deployment) to object: ")
+    );
     let mut world = config_map();
     let status = world.try_apply("me", json!({"metadata": {"managedFields": []}}), false).unwrap_err();
     assert_eq!((status.code, status.message.as_str()), (400, "metadata.managedFields must be nil"));
