@@ -49,6 +49,7 @@ impl OpenApi {
                 .flat_map(|group| registry.versions(group).into_iter().map(move |version| (group, version)))
                 .map(|(group, version)| (openapi::path(group, version), group.to_owned(), version.to_owned()))
                 .collect();
+            let _unpacked = openapi::Descriptions::get();
             for (path, group, version) in &paths {
                 make(&mut documents, registry, path, group, version);
             }

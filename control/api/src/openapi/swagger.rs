@@ -22,6 +22,7 @@ const DEFINITIONS: &str = "#/definitions/";
 /// The document of everything that a registry serves.
 #[must_use]
 pub fn document(registry: &Registry) -> Value {
+    let _unpacked = super::Descriptions::get();
     let (mut paths, mut definitions) = (Map::new(), Map::new());
     for group in registry.groups() {
         for version in registry.versions(group) {
@@ -178,7 +179,8 @@ mod tests {
         let spec = &document["definitions"]["io.k8s.api.apps.v1.DeploymentSpec"]["properties"];
         assert_eq!(
             spec["strategy"],
-            json!({"$ref": "#/definitions/io.k8s.api.apps.v1.DeploymentStrategy",
+            json!({"description": "The deployment strategy to use to replace existing pods with new ones.",
+                "$ref": "#/definitions/io.k8s.api.apps.v1.DeploymentStrategy",
                 "x-kubernetes-patch-strategy": "retainKeys"})
         );
         let number = &document["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
