@@ -18,7 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let mut table = Table::default();
     match sources() {
-        Some(folder) => table.read(&folder)?,
+        Some(folder) => {
+            println!("cargo::rerun-if-changed={}", folder.display());
+            table.read(&folder)?;
+        }
         None => println!("cargo::warning=the sources of k8s-openapi were not found: types will have no descriptions"),
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);

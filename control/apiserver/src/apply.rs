@@ -52,7 +52,7 @@ pub(crate) async fn apply_scale(context: &Context, resource: &Arc<Resource>, bod
         let shown = strategy::scale_of(current);
         let time = now();
         let request = Application { live: Some(&shown), ..application(context, &config, &kind, message, &time) };
-        let (scale, managers) = managed_fields::apply_scale(&request, current)?;
+        let (scale, managers) = managed_fields::apply_scale(&request, current, &["spec", "replicas"])?;
         let mut object = with_scale(resource, current, &scale)?;
         managed_fields::write(&mut object, &managers);
         Ok(object)

@@ -69,28 +69,35 @@ fn into_type(message: &Message, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// The same for a Scale, whose fields are owned as those of its workload. Returns the Scale as it is to be, and who owns
-/// the workload's fields then.
+/// The same for a Scale: who owns its replicas is who owns the field `replicas` of the workload. Returns the Scale as it is
+/// to be, and who owns the workload's fields then.
 ///
 /// # Errors
 /// As [`apply`].
-pub fn apply_scale(request: &Application<'_>, workload: &Value) -> Result<(Value, Managers), Status> {
-    let replicas: FieldSet = [[Element::field("spec"), Element::field("replicas")].as_slice()].into_iter().collect();
+pub fn apply_scale(
+    request: &Application<'_>,
+    workload: &Value,
+    replicas: &[&str],
+) -> Result<(Value, Managers), Status> {
+    let path = |names: &[&str]| names.iter().map(|name| Element::field(*name)).collect::<Vec<_>>();
+    let (in_scale, in_workload) = (path(&["spec", "replicas"]), path(replicas));
+    let (shown_field, own_field): (FieldSet, FieldSet) =
+        ([in_scale.as_slice()].into_iter().collect(), [in_workload.as_slice()].into_iter().collect());
     let parent = entries(workload).and_then(Managers::from_json).unwrap_or_default();
     let mut shown = Managers::default();
-    for (manager, fields) in parent.iter().filter(|(_, fields)| !fields.intersection(&replicas).is_empty()) {
-        shown.set(manager.clone(), fields.intersection(&replicas), parent.time(manager));
+    for (manager, _) in parent.iter().filter(|(_, fields)| fields.has(&in_workload)) {
+        shown.set(manager.clone(), shown_field.clone(), parent.time(manager));
     }
     let live = request.live.cloned().unwrap_or_default();
     let (merged, scaled) = decide(request, meta::api_version(workload).to_owned(), &live, shown)?;
     let mut managers = Managers::default();
     for (manager, fields) in parent.iter() {
-        let fields = if scaled.fields(manager).is_some() { fields.clone() } else { fields.difference(&replicas) };
+        let fields = if scaled.fields(manager).is_some() { fields.clone() } else { fields.difference(&own_field) };
         managers.set(manager.clone(), fields, parent.time(manager));
     }
-    for (manager, fields) in scaled.iter() {
+    for (manager, _) in scaled.iter().filter(|(_, fields)| fields.has(&in_scale)) {
         let known = managers.fields(manager).cloned().unwrap_or_default();
-        managers.set(manager.clone(), known.union(&fields.intersection(&replicas)), scaled.time(manager));
+        managers.set(manager.clone(), known.union(&own_field), scaled.time(manager));
     }
     Ok((merged.unwrap_or(live), managers))
 }

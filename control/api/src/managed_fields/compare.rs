@@ -47,7 +47,7 @@ impl<'a> Node<'a> {
         match shape {
             Shape::Message(link) if !link.get().atomic => Self::Message(link.get()),
             Shape::Map(values) => Self::Map(values),
-            Shape::RawExtension | Shape::Json => Self::Free,
+            Shape::RawExtension | Shape::Json | Shape::SchemaOr(_) => Self::Free,
             _ => Self::Leaf,
         }
     }

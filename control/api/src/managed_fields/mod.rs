@@ -61,6 +61,7 @@ pub struct TrackUpdate<'a> {
 pub fn track(update: TrackUpdate<'_>) {
     let TrackUpdate { old, new, manager, subresource, api_version, time, message } = update;
     let mut managers = managers_before(old, new, !subresource.is_empty());
+    managers.map_fields(|fields| reconcile::with_schema(message, fields));
     remove(new);
     let old = old.map_or_else(|| empty(message), without_managed_fields);
     let mut changes = compare(message, &old, new);

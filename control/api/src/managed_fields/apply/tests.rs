@@ -416,7 +416,7 @@ fn scale(world: &World, manager: &str, replicas: i64, force: bool) -> Result<(Va
         force,
         ignored: &FieldSet::new(),
     };
-    apply_scale(&request, workload).map(|(scale, managers)| (scale, managers.to_json()))
+    apply_scale(&request, workload, &["spec", "replicas"]).map(|(scale, managers)| (scale, managers.to_json()))
 }
 
 #[test]
