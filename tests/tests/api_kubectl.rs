@@ -189,6 +189,159 @@ fn apply_creates_then_changes_then_finds_nothing_to_do() {
 }
 
 #[test]
+fn server_side_apply_owns_shares_conflicts_and_forces() {
+    with_each(|kubectl| {
+        let applied = kubectl.feed("apply --server-side -f -", APP);
+        assert!(applied.contains("deployment.apps/app serverside-applied"), "{applied}");
+        let version = || kubectl.ok("get deployment app -o jsonpath={.metadata.resourceVersion}");
+        let before = version();
+        kubectl.feed("apply --server-side -f -", APP);
+        assert_eq!(version(), before, "nothing changed");
+        kubectl.says("scale deployment app --replicas=5", "scaled");
+        let conflict = kubectl.fails("apply --server-side -f -", APP);
+        let expected = "Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas";
+        assert!(conflict.contains(expected), "{conflict}");
+        let other = kubectl.fails("apply --server-side --field-manager=other -f -", APP);
+        assert!(other.contains(".spec.replicas"), "{other}");
+        kubectl.feed("apply --server-side --force-conflicts -f -", APP);
+        assert_eq!(kubectl.ok("get deployment app -o jsonpath={.spec.replicas}"), "2");
+        let changed = APP.replace("replicas: 2", "replicas: 4");
+        let tried = kubectl.feed("apply --server-side --dry-run=server -f -", &changed);
+        assert!(tried.contains("(server dry run)"), "{tried}");
+        let diff = kubectl.run("diff --server-side -f -", &changed);
+        let shown = String::from_utf8_lossy(&diff.stdout).into_owned();
+        assert!(diff.status.code() == Some(1) && shown.contains("+  replicas: 4"), "{diff:?}");
+        assert_eq!(kubectl.ok("get deployment app -o jsonpath={.spec.replicas}"), "2");
+        let misspelt = kubectl.fails("apply --server-side -f -", &APP.replace("replicas:", "replica:"));
+        assert!(misspelt.contains(".spec.replica: field not declared in schema"), "{misspelt}");
+    });
+}
+
+#[test]
+fn client_side_apply_turns_into_server_side_apply() {
+    with_each(|kubectl| {
+        kubectl.feed("apply -f -", APP);
+        let changed = APP.replace("replicas: 2", "replicas: 3").replace("ports: [{port: 80,", "ports: [{port: 81,");
+        let applied = kubectl.run("apply --server-side -f -", &changed);
+        assert!(applied.status.success() && applied.stderr.is_empty(), "{applied:?}");
+        let managers = "get deployment app --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}";
+        let managers = kubectl.ok(managers);
+        assert!(!managers.contains("client-side-apply") && managers.contains("kubectl"), "{managers}");
+        assert_eq!(kubectl.ok("get service app -o jsonpath={.spec.ports[*].port}"), "81");
+        // The annotation follows, so that the way back is free of surprises.
+        let back = kubectl.feed("apply -f -", &changed.replace(", labels: {app: app}}", "}"));
+        assert!(back.contains("deployment.apps/app configured"), "{back}");
+        assert_eq!(kubectl.ok("get deployment app -o jsonpath={.metadata.labels}"), "");
+    });
+}
+
+const LIST: &str = r#"
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: one}, data: {a: b}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: two}
+  spec:
+    containers:
+    - name: main
+      image: a
+      resources: {limits: {cpu: 1, memory: 64Mi}}
+      readinessProbe: {httpGet: {path: /, port: http}}
+"#;
+
+#[test]
+fn lists_are_checked_on_the_client_with_the_swagger_document() {
+    with_each(|kubectl| {
+        let created = kubectl.feed("create -f -", LIST);
+        assert!(created.contains("configmap/one created") && created.contains("pod/two created"), "{created}");
+        let unknown = kubectl.fails("create -f -", &LIST.replace("data:", "dat:"));
+        assert!(unknown.contains("unknown field \"dat\" in io.k8s.api.core.v1.ConfigMap"), "{unknown}");
+        let missing = kubectl.fails("create -f -", &LIST.replace("    - name: main\n      image", "    - image"));
+        assert!(missing.contains("missing required field \"name\""), "{missing}");
+        kubectl.feed("replace --force -f -", LIST);
+        kubectl.feed("delete --now -f -", LIST);
+    });
+}
+
+#[test]
+fn prune_takes_what_is_left_out() {
+    with_each(|kubectl| {
+        let map = |name: &str| {
+            format!(
+                "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, labels: {{set: mine}}}}, data: {{a: b}}}}\n"
+            )
+        };
+        let both = map("one") + &map("two");
+        let prune = "apply -l set=mine --prune --prune-allowlist=core/v1/ConfigMap -f -";
+        kubectl.feed(prune, &both);
+        let pruned = kubectl.feed(prune, &map("one"));
+        assert!(pruned.contains("configmap/two pruned"), "{pruned}");
+        kubectl.ok("delete configmap one");
+        let set = |input: &str| {
+            let arguments = "apply --server-side --prune --applyset=set -f -";
+            let mut child = kubectl.command(arguments);
+            let child = child.env("KUBECTL_APPLYSET", "true").stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = child.stderr(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        set(&both);
+        let pruned = set(&map("two"));
+        assert!(pruned.contains("configmap/one pruned"), "{pruned}");
+        assert_eq!(kubectl.ok("get configmaps -l set=mine -o name").trim(), "configmap/two");
+    });
+}
+
+#[test]
+fn edit_sends_what_changed_and_keeps_what_is_refused() {
+    with_each(|kubectl| {
+        kubectl.ok("create configmap c --from-literal=key=before");
+        let edit = |editor: &str, more: &str| {
+            let mut command = kubectl.command(&format!("edit configmap c {more}"));
+            command.env("EDITOR", editor).output().unwrap()
+        };
+        assert!(edit("sed -i s/before/after/", "").status.success());
+        assert_eq!(kubectl.ok("get configmap c -o jsonpath={.data.key}"), "after");
+        let unchanged = edit("true", "");
+        assert!(String::from_utf8_lossy(&unchanged.stderr).contains("no changes made"), "{unchanged:?}");
+        let shown = edit("sed -i s/after/later/", "--output-patch");
+        assert!(String::from_utf8_lossy(&shown.stdout).contains(r#"{"data":{"key":"later"}}"#), "{shown:?}");
+        let refused = edit("sed -i s/^data:/dat:/", "");
+        assert!(!refused.status.success(), "{refused:?}");
+        assert_eq!(kubectl.ok("get configmap c -o jsonpath={.data.key}"), "later");
+        kubectl.feed("apply -f -", APP);
+        let mut command = kubectl.command("apply edit-last-applied service/app");
+        assert!(command.env("EDITOR", "sed -i s/8080/9090/").output().unwrap().status.success());
+        kubectl.says("apply view-last-applied service/app", "9090");
+    });
+}
+
+#[test]
+fn dry_runs_of_the_server_change_nothing() {
+    with_each(|kubectl| {
+        kubectl.ok("create configmap c --from-literal=a=b");
+        for command in [
+            "create configmap d --dry-run=server",
+            "delete configmap c --dry-run=server",
+            "label configmap c x=y --dry-run=server",
+            "annotate configmap c x=y --dry-run=server",
+            r#"patch configmap c -p {"data":{"a":"c"}} --dry-run=server"#,
+        ] {
+            kubectl.says(command, "(server dry run)");
+        }
+        assert!(kubectl.fails("get configmap d", "").contains("not found"));
+        let left = kubectl.ok("get configmap c -o jsonpath={.data.a},{.metadata.labels},{.metadata.annotations}");
+        assert_eq!(left, "b,,");
+        let late = kubectl.fails("wait --for=jsonpath={.data.a}=z configmap/c --timeout=200ms", "");
+        assert!(late.contains("timed out waiting for the condition"), "{late}");
+    });
+}
+
+#[test]
 fn create_get_and_describe() {
     with_each(|kubectl| {
         kubectl.says("create deployment web --image=tidegate/echo:dev --replicas=3", "deployment.apps/web created");
@@ -280,6 +433,8 @@ fn discovery_explanation_and_identity() {
         kubectl.says("api-resources", "deployments");
         kubectl.says("api-versions", "networking.k8s.io/v1");
         kubectl.says("explain deployment.spec.template.spec.containers.ports", "containerPort");
+        kubectl.says("explain deployment.spec.replicas", "Number of desired pods");
+        kubectl.says("explain service --recursive", "Service is a named abstraction of software service");
         assert_eq!(kubectl.ok("auth can-i create deployments").trim(), "yes");
         let denied = kubectl.run("auth can-i list secrets --as=bob", "");
         assert_eq!((String::from_utf8_lossy(&denied.stdout).trim(), denied.status.code()), ("no", Some(1)));

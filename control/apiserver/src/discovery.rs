@@ -1,6 +1,8 @@
 //! Discovery, OpenAPI and token-key documents over HTTP.
 
+use bytes::Bytes;
 use control_api::discovery;
+use control_api::openapi::swagger;
 use control_api::status::Status;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
@@ -9,6 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::handler::Context;
 use crate::reply::{self, Body, Reply};
+
+const PATHS: [&str; 9] =
+    ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
 
 pub(crate) fn answer(context: &Context, path: &str) -> Reply {
     let registry = context.server.registry.load();
@@ -19,12 +24,11 @@ pub(crate) fn answer(context: &Context, path: &str) -> Reply {
         ["api", version] => discovery::api_resource_list(&registry, "", version),
         ["apis", group] => discovery::api_group(&registry, group),
         ["apis", group, version] => discovery::api_resource_list(&registry, group, version),
+        ["openapi", "v2"] => return Ok(swagger(context)),
         ["openapi", "v3", rest @ ..] => return openapi(context, &rest.join("/")),
         [".well-known", "openid-configuration"] => Some(context.server.tokens.openid_configuration()),
         ["openid", "v1", "jwks"] => return Ok(jwks(context)),
-        [] => Some(
-            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]}),
-        ),
+        [] => Some(json!({"paths": PATHS})),
         _ => None,
     };
     Ok(reply::json(StatusCode::OK, &document.ok_or_else(Status::no_such_path)?))
@@ -81,7 +85,10 @@ fn aggregated_version(context: &Context) -> Option<&'static str> {
 
 /// Answers 304 if the client has this very document.
 fn tagged(context: &Context, document: &Value, content_type: &'static str) -> Response<Body> {
-    let body = document.to_string();
+    tagged_bytes(context, document.to_string().into(), content_type)
+}
+
+fn tagged_bytes(context: &Context, body: Bytes, content_type: &'static str) -> Response<Body> {
     let tag: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
     let tag = format!("\"{tag}\"");
     let known = context.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
@@ -104,4 +111,18 @@ fn openapi(context: &Context, path: &str) -> Reply {
     let registry = context.server.registry.load();
     let body = context.server.openapi.document(&registry, path).ok_or_else(Status::no_such_path)?;
     Ok(reply::with_type(StatusCode::OK, "application/json", reply::full(body)))
+}
+
+/// Swagger 2.0: protobuf for those who ask for it, which all Go clients do, else JSON.
+fn swagger(context: &Context) -> Response<Body> {
+    let registry = context.server.registry.load_full();
+    let document = context.server.openapi.swagger(&registry);
+    let accepted = context.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types =
+        accepted.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next()).map(str::trim);
+    if types.any(|kind| swagger::PROTOBUF_MEDIA_TYPES.contains(&kind)) {
+        let [_, content_type] = swagger::PROTOBUF_MEDIA_TYPES;
+        return tagged_bytes(context, document.protobuf.clone(), content_type);
+    }
+    tagged_bytes(context, document.json.clone(), "application/json")
 }

@@ -12,6 +12,7 @@
 
 mod admission;
 mod allocation;
+mod apply;
 mod authn;
 mod authz;
 mod body;

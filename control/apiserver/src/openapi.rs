@@ -1,6 +1,7 @@
-//! OpenAPI v3 documents, made on first use and kept.
+//! OpenAPI documents, made on first use and kept.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use control_api::openapi;
@@ -11,9 +12,33 @@ use parking_lot::Mutex;
 pub(crate) struct OpenApi {
     /// By path below `/openapi/v3/`, with the hash that the index names.
     documents: Mutex<HashMap<String, (Bytes, String)>>,
+    swagger: Mutex<Option<Arc<Swagger>>>,
+}
+
+/// All of a registry as Swagger 2.0.
+pub(crate) struct Swagger {
+    registry: Arc<Registry>,
+    pub(crate) json: Bytes,
+    pub(crate) protobuf: Bytes,
 }
 
 impl OpenApi {
+    /// The document of this registry: another one, such as after a new kind, gets a new document.
+    pub(crate) fn swagger(&self, registry: &Arc<Registry>) -> Arc<Swagger> {
+        let mut kept = self.swagger.lock();
+        if let Some(swagger) = kept.as_ref().filter(|swagger| Arc::ptr_eq(&swagger.registry, registry)) {
+            return Arc::clone(swagger);
+        }
+        let document = openapi::swagger::document(registry);
+        let swagger = Arc::new(Swagger {
+            registry: Arc::clone(registry),
+            json: document.to_string().into(),
+            protobuf: openapi::swagger::encode(&document).into(),
+        });
+        *kept = Some(Arc::clone(&swagger));
+        swagger
+    }
+
     /// The index (empty path), or the document of one group and version.
     pub(crate) fn document(&self, registry: &Registry, path: &str) -> Option<Bytes> {
         let mut documents = self.documents.lock();
@@ -24,6 +49,7 @@ impl OpenApi {
                 .flat_map(|group| registry.versions(group).into_iter().map(move |version| (group, version)))
                 .map(|(group, version)| (openapi::path(group, version), group.to_owned(), version.to_owned()))
                 .collect();
+            let _unpacked = openapi::Descriptions::get();
             for (path, group, version) in &paths {
                 make(&mut documents, registry, path, group, version);
             }

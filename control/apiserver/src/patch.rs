@@ -1,17 +1,19 @@
-//! Patch bodies: which kind of patch, and what it makes of an object.
+//! Patch bodies: which kind of patch, and what it makes of an object. Server-side apply is in [`crate::apply`].
 
 use control_api::decode::decode_json;
 use control_api::patch;
 use control_api::schema::Message;
-use control_api::status::Status;
+use control_api::status::{Cause, Status};
 use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::body::{self, FieldValidation};
 use crate::handler::Context;
 
+const APPLY: &str = "application/apply-patch+yaml";
 const TYPES: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+    &["application/json-patch+json", "application/merge-patch+json", APPLY, "application/strategic-merge-patch+json"];
+const MANAGER_BYTES_MAX: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -29,24 +31,45 @@ pub(crate) struct Patch {
     validation: FieldValidation,
 }
 
+/// Whether the body is what a client applies.
+pub(crate) fn is_apply(context: &Context) -> bool {
+    body::media_type(&context.headers) == APPLY
+}
+
+/// The query parameters of a patch that upstream checks.
+pub(crate) fn check_options(context: &Context, is_apply: bool) -> Result<(), Status> {
+    let query = &context.info.query;
+    let manager = query.get("fieldManager").unwrap_or_default();
+    let mut causes = Vec::new();
+    let mut refuse = |reason: &str, message: &str, field: &str| {
+        causes.push(Cause { reason: reason.into(), message: message.into(), field: field.into() });
+    };
+    if is_apply && manager.is_empty() {
+        refuse("FieldValueRequired", "Required value: is required for apply patch", "fieldManager");
+    }
+    if !is_apply && query.has("force") {
+        refuse("FieldValueForbidden", "Forbidden: may not be specified for non-apply patch", "force");
+    }
+    if manager.len() > MANAGER_BYTES_MAX {
+        let message = format!("Too long: may not be more than {MANAGER_BYTES_MAX} bytes");
+        refuse("FieldValueTooLong", &message, "fieldManager");
+    }
+    if manager.chars().any(char::is_control) {
+        let message = format!("Invalid value: {manager:?}: should only contain printable characters");
+        refuse("FieldValueInvalid", &message, "fieldManager");
+    }
+    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "PatchOptions", "", causes)) }
+}
+
 impl Patch {
     pub(crate) async fn read(context: &Context, body: Incoming) -> Result<Self, Status> {
         let kind = match body::media_type(&context.headers) {
             "application/json-patch+json" => Kind::Json,
             "application/merge-patch+json" => Kind::Merge,
             "application/strategic-merge-patch+json" => Kind::Strategic,
-            "application/apply-patch+yaml" => {
-                return Err(Status::new(
-                    415,
-                    "UnsupportedMediaType",
-                    format!(
-                        "server-side apply is not supported by this server; accepted media types include: {}",
-                        TYPES.join(", ")
-                    ),
-                ));
-            }
             _ => return Err(Status::unsupported_media_type(TYPES)),
         };
+        check_options(context, false)?;
         let validation = FieldValidation::of(context)?;
         let bytes = body::read(body).await?;
         let decoded = decode_json(&bytes)?;

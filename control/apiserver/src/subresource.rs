@@ -13,11 +13,11 @@ use crate::admission::{self, Operation};
 use crate::authn::token::{Bindings, Reference};
 use crate::handler::Context;
 use crate::negotiate::{self, Offer};
-use crate::patch::Patch;
+use crate::patch::{self, Patch};
 use crate::reply::{self, Reply};
-use crate::{body, form, write};
+use crate::{apply, body, form, write};
 
-fn scale_kind() -> GroupVersionKind {
+pub(crate) fn scale_kind() -> GroupVersionKind {
     GroupVersionKind::new("autoscaling", "v1", "Scale")
 }
 
@@ -37,6 +37,9 @@ pub(crate) async fn scale_update(context: &Context, resource: &Arc<Resource>, bo
 }
 
 pub(crate) async fn scale_patch(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+    if patch::is_apply(context) {
+        return apply::apply_scale(context, resource, body).await;
+    }
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
     let patch = Patch::read(context, body).await?;
     let message = body::message(&scale_kind())?;
@@ -47,7 +50,7 @@ pub(crate) async fn scale_patch(context: &Context, resource: &Arc<Resource>, bod
     reply::value(StatusCode::OK, &strategy::scale_of(&scaled.await?), wanted)
 }
 
-fn with_scale(resource: &Resource, current: &Value, scale: &Value) -> Result<Value, Status> {
+pub(crate) fn with_scale(resource: &Resource, current: &Value, scale: &Value) -> Result<Value, Status> {
     refuse(&scale_kind(), meta::name(current), validation::validate_scale(scale))?;
     let mut object = current.clone();
     strategy::apply_scale(&resource.group, &resource.plural, &mut object, scale)?;

@@ -15,10 +15,10 @@ use crate::allocation::Claims;
 use crate::handler::Context;
 use crate::negotiate::{self, Offer};
 use crate::object;
-use crate::patch::Patch;
+use crate::patch::{self, Patch};
 use crate::reply::Reply;
 use crate::state::{parse, store_failure};
-use crate::{body, delete, form};
+use crate::{apply, body, delete, form};
 
 /// Attempts of a write whose client did not name the version that it changes.
 const ATTEMPTS_MAX: usize = 20;
@@ -40,7 +40,19 @@ pub(crate) async fn update(context: &Context, resource: &Arc<Resource>, body: In
     form::one(context, resource, updated, wanted, code)
 }
 
+/// Who sees to an object's `managedFields`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// The write is an update: what it changes belongs to its manager from now on.
+    Tracked,
+    /// The change has decided that already, as an apply does.
+    Decided,
+}
+
 pub(crate) async fn patch(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+    if patch::is_apply(context) {
+        return apply::apply(context, resource, body).await;
+    }
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
     let patch = Patch::read(context, body).await?;
     let message = body::message(&resource.gvk())?;
@@ -50,11 +62,20 @@ pub(crate) async fn patch(context: &Context, resource: &Arc<Resource>, body: Inc
 
 /// Creates an object in the resource's own form and returns it as stored.
 pub(crate) async fn create_object(context: &Context, resource: &Arc<Resource>, object: Value) -> Result<Value, Status> {
+    create_as(context, resource, object, Ownership::Tracked).await
+}
+
+pub(crate) async fn create_as(
+    context: &Context,
+    resource: &Arc<Resource>,
+    object: Value,
+    ownership: Ownership,
+) -> Result<Value, Status> {
     let generates = meta::name(&object).is_empty() && !meta::field(&object, "generateName").is_empty();
     let attempts = if generates { GENERATED_NAMES_MAX } else { 1 };
     let mut last = Status::internal("no name was generated");
     for _ in 0..attempts {
-        match create_named(context, resource, &object).await {
+        match create_named(context, resource, &object, ownership).await {
             Err(status) if generates && status.reason == "AlreadyExists" => last = status,
             result => return result,
         }
@@ -62,9 +83,14 @@ pub(crate) async fn create_object(context: &Context, resource: &Arc<Resource>, o
     Err(last)
 }
 
-async fn create_named(context: &Context, resource: &Arc<Resource>, object: &Value) -> Result<Value, Status> {
+async fn create_named(
+    context: &Context,
+    resource: &Arc<Resource>,
+    object: &Value,
+    ownership: Ownership,
+) -> Result<Value, Status> {
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(created) = create_once(context, resource, object.clone()).await? {
+        if let Some(created) = create_once(context, resource, object.clone(), ownership).await? {
             return Ok(created);
         }
     }
@@ -72,7 +98,12 @@ async fn create_named(context: &Context, resource: &Arc<Resource>, object: &Valu
 }
 
 /// One attempt; `None` if somebody else took an address in between.
-async fn create_once(context: &Context, resource: &Arc<Resource>, mut object: Value) -> Result<Option<Value>, Status> {
+async fn create_once(
+    context: &Context,
+    resource: &Arc<Resource>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<Option<Value>, Status> {
     let info = &context.info;
     let store = &*context.server.store;
     set_namespace(resource, &info.namespace, &mut object)?;
@@ -89,7 +120,9 @@ async fn create_once(context: &Context, resource: &Arc<Resource>, mut object: Va
     let claims = context.server.allocator.claim(store, resource, &mut object, None).await?;
     validation::check(resource, &object, validation::validate_create(resource, &object))?;
     admission::validate(&request, &object).await?;
-    track(context, resource, None, &mut object)?;
+    if ownership == Ownership::Tracked {
+        track(context, resource, None, &mut object)?;
+    }
     let name = meta::name(&object);
     let key = resource.key(meta::namespace(&object), name);
     if info.dry_run()? {
@@ -129,7 +162,8 @@ async fn update_object(
         )));
     }
     let version = meta::resource_version(&object).to_owned();
-    let replace = |_: &Value| {
+    let replace = |current: &Value| {
+        check_uid(resource, current, &object)?;
         if version.is_empty() && !resource.unconditional_update {
             let message = "Invalid value: 0: must be specified for an update";
             return Err(invalid(resource, &object, "FieldValueInvalid", message, "metadata.resourceVersion"));
@@ -153,6 +187,15 @@ pub(crate) async fn modify(
     resource: &Arc<Resource>,
     change: impl Fn(&Value) -> Result<Value, Status>,
 ) -> Result<Value, Status> {
+    modify_as(context, resource, Ownership::Tracked, change).await
+}
+
+pub(crate) async fn modify_as(
+    context: &Context,
+    resource: &Arc<Resource>,
+    ownership: Ownership,
+    change: impl Fn(&Value) -> Result<Value, Status>,
+) -> Result<Value, Status> {
     let info = &context.info;
     let key = resource.key(&info.namespace, &info.name);
     for _ in 0..ATTEMPTS_MAX {
@@ -161,28 +204,25 @@ pub(crate) async fn modify(
         let (entry, mut current) = parse(entry)?;
         resource.from_stored(&mut current);
         let wanted = change(&current)?;
-        check_identity(resource, &current, &wanted, &info.name)?;
-        if let Some(written) = write_over(context, resource, &entry, &current, wanted).await? {
+        let version = meta::resource_version(&wanted);
+        if !version.is_empty() && version != meta::resource_version(&current) {
+            return Err(Status::modified(&resource.group, &resource.plural, &info.name));
+        }
+        if let Some(written) = write_over(context, resource, &entry, &current, wanted, ownership).await? {
             return Ok(written);
         }
     }
     Err(Status::modified(&resource.group, &resource.plural, &info.name))
 }
 
-/// The change must be about this very object, and its newest version if it names one.
-fn check_identity(resource: &Resource, current: &Value, wanted: &Value, name: &str) -> Result<(), Status> {
-    let conflict = |why: String| Status::conflict(&resource.group, &resource.plural, name, why);
-    let (uid, version) = (meta::uid(wanted), meta::resource_version(wanted));
-    if !uid.is_empty() && uid != meta::uid(current) {
-        return Err(conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta::uid(current)
-        )));
+/// What replaces an object must be about this very one.
+fn check_uid(resource: &Resource, current: &Value, wanted: &Value) -> Result<(), Status> {
+    let (sent, found) = (meta::uid(wanted), meta::uid(current));
+    if sent.is_empty() || sent == found {
+        return Ok(());
     }
-    if !version.is_empty() && version != meta::resource_version(current) {
-        return Err(Status::modified(&resource.group, &resource.plural, name));
-    }
-    Ok(())
+    let why = format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {found}");
+    Err(Status::conflict(&resource.group, &resource.plural, meta::name(current), why))
 }
 
 /// One attempt; `None` if somebody else wrote in between.
@@ -192,6 +232,7 @@ async fn write_over(
     entry: &Entry,
     current: &Value,
     mut wanted: Value,
+    ownership: Ownership,
 ) -> Result<Option<Value>, Status> {
     let info = &context.info;
     let dry_run = info.dry_run()?;
@@ -208,7 +249,9 @@ async fn write_over(
     let causes = validation::validate_update(resource, &info.subresource, current, &wanted);
     validation::check(resource, &wanted, causes)?;
     admission::validate(&request, &wanted).await?;
-    track(context, resource, Some(current), &mut wanted)?;
+    if ownership == Ownership::Tracked {
+        track(context, resource, Some(current), &mut wanted)?;
+    }
     if managed_fields::same_but_for_times(current, &wanted) {
         return Ok(Some(current.clone()));
     }

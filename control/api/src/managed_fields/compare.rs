@@ -47,7 +47,7 @@ impl<'a> Node<'a> {
         match shape {
             Shape::Message(link) if !link.get().atomic => Self::Message(link.get()),
             Shape::Map(values) => Self::Map(values),
-            Shape::RawExtension | Shape::Json => Self::Free,
+            Shape::RawExtension | Shape::Json | Shape::SchemaOr(_) => Self::Free,
             _ => Self::Leaf,
         }
     }
@@ -79,7 +79,7 @@ impl<'a> Node<'a> {
     }
 
     /// Whether the values at hand make this a leaf: no map or list where one should be, or nothing in them.
-    fn is_leaf(self, values: [Option<&Value>; 2]) -> bool {
+    pub(super) fn is_leaf(self, values: [Option<&Value>; 2]) -> bool {
         let holds = |value: &Value| match self {
             Self::Message(_) | Self::Map(_) | Self::Free => value.as_object().is_some_and(|map| !map.is_empty()),
             Self::Keyed(..) | Self::Set => value.as_array().is_some_and(|list| !list.is_empty()),
@@ -103,8 +103,25 @@ impl<'a> Node<'a> {
         fields.filter(|field| writes_null(field)).map(|field| field.name.as_ref())
     }
 
-    fn is_list(self) -> bool {
+    pub(super) fn is_list(self) -> bool {
         matches!(self, Self::Keyed(..) | Self::Set)
+    }
+
+    pub(super) fn is_map(self) -> bool {
+        matches!(self, Self::Message(_) | Self::Map(_) | Self::Free)
+    }
+
+    /// Whether the type names this field, as opposed to a key of a map.
+    pub(super) fn names(self, field: &str) -> bool {
+        matches!(self, Self::Message(message) if message.field(field).is_some())
+    }
+
+    /// What an item of a keyed list has for a key that it leaves out.
+    pub(super) fn default_of(item: &'a Shape, key: &str) -> Option<&'a Value> {
+        match item {
+            Shape::Message(link) => link.get().field(key).and_then(|field| field.default.as_ref()),
+            _ => None,
+        }
     }
 }
 
@@ -211,9 +228,8 @@ fn collect(node: Node<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Fie
             for (name, value) in map {
                 path.push(Element::field(name.as_str()));
                 collect(node.child(name), value, path, set);
-                let named = matches!(node, Node::Message(message) if message.field(name).is_some());
                 let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                if empty || !named {
+                if empty || !node.names(name) {
                     set.insert(path);
                 }
                 path.pop();
@@ -252,11 +268,7 @@ pub(super) fn element_of(node: Node<'_>, item: &Value) -> Option<Element> {
             let object = item.as_object()?;
             let mut found = BTreeMap::new();
             for key in keys {
-                let default = || match shape {
-                    Shape::Message(link) => link.get().field(key).and_then(|field| field.default.as_ref()),
-                    _ => None,
-                };
-                if let Some(value) = object.get(key.as_ref()).or_else(default) {
+                if let Some(value) = object.get(key.as_ref()).or_else(|| Node::default_of(shape, key)) {
                     found.insert(key.as_ref(), value);
                 }
             }

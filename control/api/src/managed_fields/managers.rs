@@ -84,6 +84,56 @@ impl Managers {
         self.0.iter().map(|(manager, owned)| (manager, &owned.fields))
     }
 
+    /// When a manager last changed the object.
+    #[must_use]
+    pub fn time(&self, manager: &Manager) -> Option<String> {
+        self.0.get(manager).and_then(|owned| owned.time.clone())
+    }
+
+    /// What an applier owns, in whichever version it applied, and since when.
+    pub(super) fn applied(&self, me: &Manager) -> Option<(FieldSet, Option<String>)> {
+        let mine = |other: &Manager| {
+            other.operation == Operation::Apply && (&other.name, &other.subresource) == (&me.name, &me.subresource)
+        };
+        let (_, owned) = self.0.iter().find(|(other, _)| mine(other))?;
+        Some((owned.fields.clone(), owned.time.clone()))
+    }
+
+    /// Who else owns any of these fields, and which.
+    pub(super) fn owning(&self, me: &Manager, fields: &FieldSet) -> Vec<(Manager, FieldSet)> {
+        let others = self.0.iter().filter(|(other, _)| *other != me);
+        let owning = others.map(|(other, owned)| (other.clone(), owned.fields.intersection(fields)));
+        owning.filter(|(_, owned)| !owned.is_empty()).collect()
+    }
+
+    /// Takes fields away from everybody else.
+    pub(super) fn disown(&mut self, me: &Manager, fields: &FieldSet) {
+        for (other, owned) in &mut self.0 {
+            if other != me {
+                owned.fields = owned.fields.difference(fields);
+            }
+        }
+        self.0.retain(|_, owned| !owned.fields.is_empty());
+    }
+
+    /// Takes fields away from one.
+    pub(super) fn own_less(&mut self, me: &Manager, fields: &FieldSet) {
+        if let Some(owned) = self.0.get_mut(me) {
+            owned.fields = owned.fields.difference(fields);
+        }
+        self.0.retain(|_, owned| !owned.fields.is_empty());
+    }
+
+    pub(super) fn map_fields(&mut self, map: impl Fn(&FieldSet) -> FieldSet) {
+        self.0.values_mut().for_each(|owned| owned.fields = map(&owned.fields));
+    }
+
+    pub(super) fn set_time(&mut self, manager: &Manager, time: &str) {
+        if let Some(owned) = self.0.get_mut(manager) {
+            owned.time = Some(time.to_owned());
+        }
+    }
+
     /// Sets what a manager owns; nothing removes the entry.
     pub fn set(&mut self, manager: Manager, fields: FieldSet, time: Option<String>) {
         if manager.operation == Operation::Apply {
@@ -103,11 +153,9 @@ impl Managers {
     pub fn record_update(&mut self, me: &Manager, changes: &Comparison, time: &str) {
         let taken = changes.added.clone().union(&changes.modified);
         let lost = taken.clone().union(&changes.removed);
+        // All versions of a kind name their fields alike here: conversion changes nothing but the version.
         for (manager, owned) in &mut self.0 {
-            // Sets of another version name fields by another schema.
-            if manager.api_version == me.api_version {
-                owned.fields = owned.fields.difference(if manager == me { &changes.removed } else { &lost });
-            }
+            owned.fields = owned.fields.difference(if manager == me { &changes.removed } else { &lost });
         }
         if !taken.is_empty() {
             let before = self.fields(me).cloned().unwrap_or_default();

@@ -1,15 +1,23 @@
 //! `metadata.managedFields`: who set which field.
 //!
-//! Every write that is no apply goes through [`track`]. Server-side apply builds on the same [`FieldSet`] and
-//! [`Managers`]. The time comes from outside.
+//! Every write that is no apply goes through [`track`]; [`apply`] is server-side apply. Both build on [`FieldSet`] and
+//! [`Managers`], and take the shape of objects from the schema alone, so that custom resources merge as built-in ones do.
+//! The time comes from outside.
 
+mod apply;
 mod compare;
+mod conflict;
+mod fit;
+mod last_applied;
 mod managers;
+mod merge;
+mod reconcile;
 mod set;
 mod wire;
 
 use serde_json::{Map, Value};
 
+pub use apply::{Application, apply, apply_scale};
 pub use compare::{Comparison, compare, field_set};
 pub use managers::{Manager, Managers, Operation, UPDATE_MANAGERS_MAX};
 pub use set::{Element, FieldSet};
@@ -53,6 +61,7 @@ pub struct TrackUpdate<'a> {
 pub fn track(update: TrackUpdate<'_>) {
     let TrackUpdate { old, new, manager, subresource, api_version, time, message } = update;
     let mut managers = managers_before(old, new, !subresource.is_empty());
+    managers.map_fields(|fields| reconcile::with_schema(message, fields));
     remove(new);
     let old = old.map_or_else(|| empty(message), without_managed_fields);
     let mut changes = compare(message, &old, new);

@@ -4,6 +4,7 @@
 //! a map entry or list item); its children stand for what is inside. The algebra treats every path on its own.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -59,10 +60,33 @@ impl Element {
     }
 }
 
+/// As messages show a path: `.spec.containers[name="main"].image`.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => write!(f, ".{name}"),
+            Self::Key(_) => {
+                let keys = self.keys().unwrap_or_default();
+                let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                write!(f, "[{}]", keys.join(","))
+            }
+            Self::Value(value) => write!(f, "[={value}]"),
+            Self::Index(at) => write!(f, "[{at}]"),
+        }
+    }
+}
+
 impl FieldSet {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A set of nothing, to point at.
+    #[must_use]
+    pub fn none() -> &'static Self {
+        static NONE: FieldSet = FieldSet { nodes: BTreeMap::new() };
+        &NONE
     }
 
     #[must_use]
@@ -136,6 +160,15 @@ impl FieldSet {
             out.put(element, kept);
         }
         out
+    }
+
+    /// What is below a path element.
+    pub(super) fn below(&self, element: &Element) -> Option<&Self> {
+        self.nodes.get(element).map(|node| &node.inner)
+    }
+
+    pub(super) fn has_member(&self, element: &Element) -> bool {
+        self.nodes.get(element).is_some_and(|node| node.member)
     }
 
     /// Every path, in order.

@@ -1,13 +1,16 @@
 //! OpenAPI v3: one document per group and version, and the index that names them.
 //!
 //! `kubectl` reads them to explain types, to merge on the client side, and to see that the server validates fields itself
-//! (the `fieldValidation` parameter of PATCH operations). Descriptions are left out: the tables hold facts only.
+//! (the `fieldValidation` parameter of PATCH operations).
 
+mod descriptions;
 mod paths;
 mod schemas;
+pub mod swagger;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+pub use descriptions::Descriptions;
 use serde_json::{Map, Value, json};
 
 use crate::registry::Registry;
@@ -45,7 +48,8 @@ pub fn index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Val
 /// `/openapi/v3/…`: the types and operations of the resources of one group and version.
 #[must_use]
 pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
-    let mut schemas = schemas::Schemas::new(group, version);
+    let descriptions = Descriptions::get();
+    let mut schemas = schemas::Schemas::new(group, version, &descriptions);
     let mut paths = Map::new();
     for resource in registry.iter().filter(|resource| resource.group == group && resource.version == version) {
         paths::of_resource(resource, &mut schemas, &mut paths);

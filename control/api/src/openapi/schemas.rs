@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::descriptions::Descriptions;
 use crate::schema::{self, Alternative, Field, Home, Merging, Message, Presence, Shape};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -12,12 +13,13 @@ const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.
 pub(super) struct Schemas<'a> {
     group: &'a str,
     version: &'a str,
+    descriptions: &'a Descriptions,
     done: BTreeMap<String, Value>,
 }
 
 impl<'a> Schemas<'a> {
-    pub(super) fn new(group: &'a str, version: &'a str) -> Self {
-        Self { group, version, done: BTreeMap::new() }
+    pub(super) fn new(group: &'a str, version: &'a str, descriptions: &'a Descriptions) -> Self {
+        Self { group, version, descriptions, done: BTreeMap::new() }
     }
 
     pub(super) fn finish(self) -> Value {
@@ -49,9 +51,13 @@ impl<'a> Schemas<'a> {
         self.done.insert(message.name.to_string(), Value::Null);
         let mut properties = Map::new();
         for field in message.fields() {
-            properties.insert(field.name.to_string(), self.property(field));
+            let text = self.descriptions.of(&message.name, Some(&field.name));
+            properties.insert(field.name.to_string(), self.property(field, text));
         }
         let mut schema = Map::from_iter([("type".to_owned(), json!("object"))]);
+        if let Some(text) = self.descriptions.of(&message.name, None) {
+            schema.insert("description".into(), text.into());
+        }
         if !properties.is_empty() {
             schema.insert("properties".into(), properties.into());
         }
@@ -74,16 +80,19 @@ impl<'a> Schemas<'a> {
         self.done.insert(message.name.to_string(), schema.into());
     }
 
-    fn property(&mut self, field: &Field) -> Value {
+    fn property(&mut self, field: &Field, description: Option<&str>) -> Value {
         let default = field.default.clone().or_else(|| default(field));
         let mut property = self.shape(&field.shape);
         // A reference takes no siblings but inside `allOf`.
         let marks = marks(field);
-        if property.contains_key("$ref") && (default.is_some() || !marks.is_empty()) {
+        if property.contains_key("$ref") && (default.is_some() || description.is_some() || !marks.is_empty()) {
             property = Map::from_iter([("allOf".to_owned(), json!([property]))]);
         }
         if let Some(default) = default {
             property.insert("default".into(), default);
+        }
+        if let Some(text) = description {
+            property.insert("description".into(), text.into());
         }
         property.extend(marks);
         property.into()

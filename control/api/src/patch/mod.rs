@@ -6,7 +6,7 @@
 mod json;
 mod merge;
 mod order;
-mod print;
+pub(crate) mod print;
 mod strategic;
 
 use serde_json::Value;

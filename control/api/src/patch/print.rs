@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// `%v`: `map[a:1 b:[x y]]`.
-pub(super) fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),
@@ -16,8 +16,23 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
+/// `%#v`: `map[string]interface {}{"a":1}`.
+pub(crate) fn syntax(value: &Value) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) => format!("[]interface {{}}{{{}}}", list(items.iter().map(syntax).collect())),
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| format!("{}:{}", quoted(key), syntax(value)));
+            format!("map[string]interface {{}}{{{}}}", list(entries.collect()))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// `%q`, for the texts that occur: quotes, backslashes and control characters escaped.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
@@ -35,7 +50,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The Go type that untyped JSON decodes into.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "%!s(<nil>)",
         Value::Bool(_) => "bool",

@@ -3,7 +3,7 @@
 //! Go writes every field that is no pointer even when it is zero, so zero means absent unless the schema says pointer; the
 //! values that come out are in the normal form of [`crate::prune`].
 
-mod raw;
+pub(crate) mod raw;
 mod read;
 mod write;
 

@@ -105,13 +105,13 @@ pub(super) fn put_key(out: &mut Vec<u8>, tag: u32, wire_type: u8) {
     put_varint(out, u64::from(tag) << 3 | u64::from(wire_type));
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, tag: u32, content: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, tag: u32, content: &[u8]) {
     put_key(out, tag, BYTES);
     put_varint(out, content.len() as u64);
     out.extend_from_slice(content);
 }
 
-pub(super) fn put_number(out: &mut Vec<u8>, tag: u32, value: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, tag: u32, value: u64) {
     put_key(out, tag, VARINT);
     put_varint(out, value);
 }

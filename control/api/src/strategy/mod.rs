@@ -17,12 +17,17 @@ pub use delete::{DeleteOptions, Deletion, Propagation, is_finished, prepare_for_
 pub use pod::qos_class;
 pub use scale::{apply_scale, scale_of};
 
+use crate::managed_fields::{Element, FieldSet};
 use crate::meta;
 use crate::names;
 use crate::registry::Resource;
+use crate::schema::Message;
 use crate::schema::time::seconds;
 use crate::status::Status;
 use crate::value::{copy, entries, remove, same};
+
+/// What a write through `status` may change.
+const KEPT_BY_STATUS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
 /// What a new object is given from outside.
 #[derive(Debug, Clone, Copy)]
@@ -145,9 +150,22 @@ fn keep_identity(old: &Value, new: &mut Value) {
     meta::set_field(new, "selfLink", Value::Null);
 }
 
+/// The fields that an endpoint does not write: nobody can own them by it.
+#[must_use]
+pub fn ignored_fields(resource: &Resource, message: &Message, subresource: &str) -> FieldSet {
+    let is_ignored = |name: &str| match subresource {
+        "status" => !KEPT_BY_STATUS.contains(&name),
+        _ => name == "status" && resource.has_status(),
+    };
+    let fields = message.fields().iter().filter(|field| is_ignored(&field.name));
+    let mut ignored = FieldSet::new();
+    fields.for_each(|field| ignored.insert(&[Element::field(field.name.as_ref())]));
+    ignored
+}
+
 fn keep_all_but_status(old: &Value, new: &mut Value) {
     let keys: Vec<String> = entries(old).chain(entries(new)).map(|(key, _)| key.clone()).collect();
-    for key in keys.iter().filter(|key| !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str())) {
+    for key in keys.iter().filter(|key| !KEPT_BY_STATUS.contains(&key.as_str())) {
         copy(old, new, key);
     }
     meta::set_field(new, "ownerReferences", old["metadata"]["ownerReferences"].clone());
@@ -246,6 +264,18 @@ mod tests {
         prepare_for_update(deployments, "status", &old, &mut new);
         assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(1), &json!(2)));
         assert_eq!(meta::generation(&new), 3);
+    }
+
+    #[test]
+    fn nobody_owns_what_an_endpoint_does_not_write() {
+        let registry = Registry::builtin();
+        let message = crate::schema::of_type("v1", "Pod").expect("Pod");
+        let ignored = |plural: &str, subresource: &str| {
+            ignored_fields(registry.get("", "v1", plural).expect(plural), message, subresource).to_json()
+        };
+        assert_eq!(ignored("pods", ""), json!({"f:status": {}}));
+        assert_eq!(ignored("pods", "status"), json!({"f:spec": {}}));
+        assert_eq!(ignored("configmaps", ""), json!({}));
     }
 
     #[test]

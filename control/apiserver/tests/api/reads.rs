@@ -153,7 +153,12 @@ async fn discovery_is_tagged_and_openapi_is_there() {
     let index = server.admin.get("/openapi/v3").await.expect(200);
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
     assert!(server.admin.get(&url).await.expect(200)["components"]["schemas"].is_object());
-    server.admin.get("/openapi/v2").await.expect(404);
+    assert_eq!(server.admin.get("/openapi/v2").await.expect(200)["swagger"], "2.0");
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let request = Request::get("/openapi/v2").header("accept", protobuf).body(Vec::new()).unwrap();
+    let answer = server.admin.send(request).await;
+    assert_eq!(answer.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    assert!(answer.body.as_str().unwrap().starts_with("\n\u{3}2.0"));
     server.admin.get("/apis/nothing/v1/things").await.expect(404);
 }
 
