@@ -54,7 +54,7 @@ reasons! {
     SocketPassed = 0, "socket_passed";
     /// A socket call was given a backend.
     SocketTranslated = 1, "socket_translated";
-    /// A socket call outside the node's own network namespace, where the socket path is switched off.
+    /// A socket call in a network namespace for which the socket path is switched off.
     SocketSkipped = 2, "socket_skipped";
     /// A packet from a pod, handed on to the stack.
     PodEgressPassed = 3, "pod_egress_passed";
