@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dataplane_abi::endpoint::Endpoint;
+use dataplane_abi::endpoint::{self, Endpoint};
 use dataplane_abi::{Ip4, Ip6};
 use futures::StreamExt;
 use nix::net::if_::if_nametoindex;
@@ -67,6 +67,10 @@ impl Endpoints {
                 return;
             }
         };
+        // Before the programs: a pod's first call must already find its switch.
+        if let Err(error) = self.switch_sockets(&records) {
+            tracing::warn!(error = %super::health::chain(&error), "cannot switch pods' sockets");
+        }
         let mut wanted = BTreeMap::new();
         let mut failed = 0;
         let mut present = BTreeSet::new();
@@ -106,6 +110,24 @@ impl Endpoints {
         Ok(())
     }
 
+    /// Leaves the sockets of pods alone that asked for it, and only theirs.
+    fn switch_sockets(&mut self, records: &[EndpointRecord]) -> Result<(), KernelError> {
+        let wanted: BTreeSet<u64> = records
+            .iter()
+            .filter(|record| !record.socket_lb && record.netns_cookie != 0)
+            .map(|record| record.netns_cookie)
+            .collect();
+        let off = &mut self.kernel.maps.socket_off;
+        let present = off.dump()?;
+        for cookie in wanted.iter().filter(|cookie| !present.contains_key(cookie)) {
+            off.insert(cookie, &1)?;
+        }
+        for cookie in present.keys().filter(|cookie| !wanted.contains(cookie)) {
+            off.remove(cookie)?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> Result<(), KernelError> {
         let written = match &self.written {
             Some(written) => written.clone(),
@@ -139,7 +161,8 @@ impl Endpoints {
 }
 
 fn endpoint(record: &EndpointRecord, ifindex: u32) -> Endpoint {
-    Endpoint { ifindex, identity: 0, flags: 0, mac: record.mac.0, gateway_mac: record.gateway_mac.0 }
+    let flags = if record.socket_lb { 0 } else { endpoint::flag::SOCKET_OFF };
+    Endpoint { ifindex, identity: 0, flags, mac: record.mac.0, gateway_mac: record.gateway_mac.0 }
 }
 
 /// What wakes us.
