@@ -88,11 +88,8 @@ impl<A: FamilyMaps + Header + Words> Packet<'_, A> {
             }
         }
         let tuple = &self.segment.tuple;
-        let destination = Destination {
-            address: tuple.destination,
-            port: tuple.destination_port,
-            protocol: self.network.protocol,
-        };
+        let destination =
+            Destination { address: tuple.destination, port: tuple.destination_port, protocol: self.network.protocol };
         // SAFETY: the helper has no preconditions.
         let random = unsafe { bpf_get_prandom_u32() };
         match decide(&Dialled::new(), destination, random) {

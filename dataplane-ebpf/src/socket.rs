@@ -168,8 +168,8 @@ impl<'a> Call<'a> {
         let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
         let host_only = read_setting(setting::FLAGS) & flag::SOCKET_HOST_ONLY != 0;
         // SAFETY: only asked whether it is there.
-        let skipped = host_only && cookie != read_setting(setting::HOST_NETNS)
-            || unsafe { SOCKET_OFF.get(cookie) }.is_some();
+        let skipped =
+            host_only && cookie != read_setting(setting::HOST_NETNS) || unsafe { SOCKET_OFF.get(cookie) }.is_some();
         if skipped {
             count::reason(Reason::SocketSkipped, 0);
         }

@@ -80,7 +80,8 @@ impl Packet {
     /// Carries IPv4.
     #[must_use]
     pub fn ipv4(mut self, source: impl Into<Ipv4Addr>, destination: impl Into<Ipv4Addr>) -> Self {
-        self.network = Some(Network::V4 { source: source.into(), destination: destination.into(), options: 0, fragment: 0x4000 });
+        self.network =
+            Some(Network::V4 { source: source.into(), destination: destination.into(), options: 0, fragment: 0x4000 });
         self
     }
 

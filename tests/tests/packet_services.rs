@@ -207,7 +207,12 @@ fn endpoint_leaves<A: Scene>() {
         publish::<A>(&mut fixture.kernel.maps, protocol, 1, &[(10 + u32::from(protocol), old.0, old.1)], 0);
         let sent = between(pod, old, protocol);
         fixture.expect("pod_from", &between(pod, vip, protocol), NEXT, &sent);
-        fixture.expect("pod_to", &between(old, pod, protocol).tcp_flags(SYN_ACK), NEXT, &between(vip, pod, protocol).tcp_flags(SYN_ACK));
+        fixture.expect(
+            "pod_to",
+            &between(old, pod, protocol).tcp_flags(SYN_ACK),
+            NEXT,
+            &between(vip, pod, protocol).tcp_flags(SYN_ACK),
+        );
         publish::<A>(&mut fixture.kernel.maps, protocol, 2, &[(50 + u32::from(protocol), new.0, new.1)], 0);
         A::tables_mut(&mut fixture.kernel.maps).backends.remove(&(10 + u32::from(protocol))).unwrap();
     }
@@ -555,7 +560,7 @@ fn real_sockets<A: Scene>(family: usize) {
     let maps = &node.kernel.maps;
     assert_eq!(maps.reason_counters.get(Reason::SocketTranslated).unwrap().count, 0);
     assert!(maps.reason_counters.get(Reason::SocketSkipped).unwrap().count >= 1);
-    assert!(maps.reason_counters.get(Reason::ServiceReply).unwrap().count > 100);
+    assert!(maps.reason_counters.get(Reason::ServiceReply).unwrap().count > 10);
     assert_eq!(maps.frontend_counters.get(u32::from(TCP)).unwrap().unwrap().connections, 1);
 
     // The endpoint leaves: the open connection goes on; new ones are refused, at once.

@@ -153,13 +153,8 @@ mod tests {
 
     #[test]
     fn the_textbook_header_has_its_textbook_checksum() {
-        let header = [
-            [0x45, 0, 0, 0x73],
-            [0, 0, 0x40, 0],
-            [0x40, 0x11, 0, 0],
-            [0xc0, 0xa8, 0, 1],
-            [0xc0, 0xa8, 0, 0xc7],
-        ];
+        let header =
+            [[0x45, 0, 0, 0x73], [0, 0, 0x40, 0], [0x40, 0x11, 0, 0], [0xc0, 0xa8, 0, 1], [0xc0, 0xa8, 0, 0xc7]];
         let sum = header.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
         assert_eq!(of_words(sum).to_ne_bytes(), [0xb8, 0x61]);
     }

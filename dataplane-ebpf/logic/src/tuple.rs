@@ -58,12 +58,7 @@ mod tests {
     }
 
     fn request() -> Tuple<Ip4> {
-        Tuple {
-            source: ip(1),
-            destination: ip(200),
-            source_port: Be16::new(40_000),
-            destination_port: Be16::new(80),
-        }
+        Tuple { source: ip(1), destination: ip(200), source_port: Be16::new(40_000), destination_port: Be16::new(80) }
     }
 
     #[test]

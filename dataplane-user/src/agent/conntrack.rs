@@ -27,7 +27,8 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn register(registry: &Registry, pin_dir: PathBuf) -> prometheus::Result<Self> {
         let flows = IntGauge::new("tidegate_agent_flows", "Answered flows of the packet path")?;
-        let expired = IntCounter::new("tidegate_agent_flows_expired_total", "Flows forgotten because they were silent")?;
+        let expired =
+            IntCounter::new("tidegate_agent_flows_expired_total", "Flows forgotten because they were silent")?;
         registry.register(Box::new(flows.clone()))?;
         registry.register(Box::new(expired.clone()))?;
         Ok(Self { pin_dir, flows, expired })
@@ -132,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_flow_lives_as_long_as_one_of_its_sides_speaks() {
-        for (protocol, state) in [(TCP, flow_state::ESTABLISHED), (TCP, flow_state::CLOSING), (UDP, flow_state::ESTABLISHED)]
+        for (protocol, state) in
+            [(TCP, flow_state::ESTABLISHED), (TCP, flow_state::CLOSING), (UDP, flow_state::ESTABLISHED)]
         {
             let timeout = timeout_s(protocol, state);
             for (client, backend) in [(10, 100), (100, 10)] {

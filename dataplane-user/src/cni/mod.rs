@@ -200,7 +200,7 @@ impl PodNetwork {
         let gateways: Vec<IpAddr> = self.gateways().iter().map(IpNet::addr).collect();
         let (ifname, inside_ips, inside_gateways) = (request.ifname.clone(), ips.clone(), gateways.clone());
         let netns = request.netns.clone();
-        let netns_cookie = netns::run(&request.netns, async move || {
+        let netns_cookie = netns::run(&request.netns, move || async move {
             veth::configure_inside(ifname, inside_ips, inside_gateways).await?;
             kernel::netns_cookie().map_err(|source| Error::EnterNamespace { path: netns, source })
         })
