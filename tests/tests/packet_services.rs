@@ -16,7 +16,7 @@ use dataplane_abi::frontend::{Frontend, FrontendKey, Interval, flag};
 use dataplane_abi::protocol::{TCP, UDP};
 use dataplane_abi::reason::Reason;
 use dataplane_abi::slot::{Slot, SlotKey};
-use dataplane_abi::{Address, Be16, Ip4, Ip6};
+use dataplane_abi::{Be16, Ip4, Ip6};
 use dataplane_user::cni::{self, AddRequest, NetworkConfig, PodNetwork, record};
 use dataplane_user::kernel::{DeviceClass, Family, Kernel, KernelConfig, Maps};
 use tidegate_tests::kernel_sandbox::KernelSandbox;
