@@ -18,7 +18,7 @@ use dataplane_abi::reason::Reason;
 use dataplane_abi::slot::{Slot, SlotKey};
 use dataplane_abi::{Be16, Ip4, Ip6};
 use dataplane_user::cni::{self, AddRequest, NetworkConfig, PodNetwork, record};
-use dataplane_user::kernel::{DeviceClass, Family, Kernel, KernelConfig, Maps};
+use dataplane_user::kernel::{DeviceClass, Family, Kernel, KernelConfig, MapSizes, Maps};
 use tidegate_tests::kernel_sandbox::KernelSandbox;
 use tidegate_tests::packet::{Packet, checksum};
 use tidegate_tests::pod::PodNamespace;
@@ -96,8 +96,13 @@ struct Fixture {
 
 impl Fixture {
     fn new<A: Scene>() -> Self {
+        Self::sized::<A>(MapSizes::default())
+    }
+
+    fn sized<A: Scene>(sizes: MapSizes) -> Self {
         let sandbox = KernelSandbox::new();
-        let mut kernel = Kernel::open(&KernelConfig::new(sandbox.pin_dir(), sandbox.cgroup())).unwrap();
+        let config = KernelConfig { sizes, ..KernelConfig::new(sandbox.pin_dir(), sandbox.cgroup()) };
+        let mut kernel = Kernel::open(&config).unwrap();
         let endpoints = &mut A::tables_mut(&mut kernel.maps).endpoints;
         let pod = Endpoint { ifindex: LOOPBACK, mac: POD_MAC, gateway_mac: GATEWAY_MAC, ..Endpoint::default() };
         endpoints.insert(&A::of(A::POD), &pod).unwrap();
@@ -353,6 +358,46 @@ fn two_vips_of_one_backend_do_not_mix_flows() {
     assert_eq!(fixture.count(Reason::FlowCollision), 1);
 }
 
+fn more_flows_than_room<A: Scene>(protocol: u8) {
+    const ROOM: u16 = 32;
+    let mut fixture = Fixture::sized::<A>(MapSizes { flows: u32::from(ROOM) * 2, ..MapSizes::default() });
+    publish::<A>(&mut fixture.kernel.maps, protocol, 1, &[(11, A::REMOTE, BACKEND_PORT)], 0);
+    let (vip, backend) = ((A::VIP, VIP_PORT), (A::REMOTE, BACKEND_PORT));
+    let exchange = |number: u16, first, second| {
+        let pod = (A::POD, CLIENT_PORT + number);
+        let to = |to| between(pod, to, protocol).tcp_flags(first);
+        let from = |from| between(from, pod, protocol).tcp_flags(second);
+        fixture.expect("pod_from", &to(vip), NEXT, &to(backend));
+        fixture.expect("pod_to", &from(backend), NEXT, &from(vip));
+    };
+    for number in 0..ROOM {
+        exchange(number, SYN, SYN_ACK);
+    }
+    assert_eq!((fixture.count(Reason::ConntrackFull), fixture.flows::<A>()), (0, (0, usize::from(ROOM) * 2)));
+    // One too many: it works all the same, among those that can be pushed out; each answer tries again, and is counted.
+    exchange(ROOM, SYN, SYN_ACK);
+    exchange(ROOM, ACK, ACK);
+    assert_eq!((fixture.count(Reason::ConntrackFull), fixture.flows::<A>()), (2, (2, usize::from(ROOM) * 2)));
+    // Those that have their place keep it, and its end makes room.
+    exchange(0, ACK, ACK);
+    let oldest = A::tables(&fixture.kernel.maps).flows_answered.dump().unwrap().into_keys().take(2).collect::<Vec<_>>();
+    for key in &oldest {
+        A::tables_mut(&mut fixture.kernel.maps).flows_answered.remove(key).unwrap();
+    }
+    let pod = (A::POD, CLIENT_PORT + ROOM);
+    let from = |from| between(from, pod, protocol).tcp_flags(ACK);
+    fixture.expect("pod_to", &from(backend), NEXT, &from(vip));
+    assert_eq!((fixture.count(Reason::ConntrackFull), fixture.flows::<A>()), (2, (0, usize::from(ROOM) * 2)));
+}
+
+#[test]
+fn flows_beyond_the_room_for_answered_ones_work_and_are_counted() {
+    for protocol in [TCP, UDP] {
+        more_flows_than_room::<Ip4>(protocol);
+        more_flows_than_room::<Ip6>(protocol);
+    }
+}
+
 #[test]
 fn fragments_options_and_foreign_packets() {
     let mut fixture = Fixture::new::<Ip4>();
@@ -522,6 +567,32 @@ fn echo(stream: &mut TcpStream, length: usize) {
     assert!(got == bytes, "the bytes changed on their way");
 }
 
+/// IPv4 addresses as mapped ones.
+fn as_an_ipv6_socket_says(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Datagrams of a new socket, and their echoes, which come from where they were sent to.
+fn datagrams(vip: SocketAddr, connected: bool) {
+    let own = if vip.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0_u16; 8]) };
+    let socket = UdpSocket::bind((own, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = [0; 2_000];
+    for length in [1, 2, 1_000] {
+        if connected {
+            socket.connect(vip).unwrap();
+            socket.send(&vec![7; length]).unwrap();
+        } else {
+            socket.send_to(&vec![7; length], vip).unwrap();
+        }
+        assert_eq!(socket.recv_from(&mut buffer).unwrap(), (length, vip));
+        assert!(buffer[..length].iter().all(|byte| *byte == 7));
+    }
+}
+
 fn real_sockets<A: Scene>(family: usize) {
     let mut node = Node::new();
     // Now the socket programs see this process: only the switch makes the packet path do the work.
@@ -539,20 +610,9 @@ fn real_sockets<A: Scene>(family: usize) {
         let mut stream = TcpStream::connect_timeout(&vip, Duration::from_secs(5)).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), vip);
         echo(&mut stream, 3_000_000);
-        for connected in [true, false] {
-            let own = if vip.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0_u16; 8]) };
-            let socket = UdpSocket::bind((own, 0)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let mut buffer = [0; 2_000];
-            for length in [1, 2, 1_000] {
-                if connected {
-                    socket.connect(vip).unwrap();
-                    socket.send(&vec![7; length]).unwrap();
-                } else {
-                    socket.send_to(&vec![7; length], vip).unwrap();
-                }
-                assert_eq!(socket.recv_from(&mut buffer).unwrap(), (length, vip));
-                assert!(buffer[..length].iter().all(|byte| *byte == 7));
+        for dialled in [vip, as_an_ipv6_socket_says(vip)] {
+            for connected in [true, false] {
+                datagrams(dialled, connected);
             }
         }
         stream

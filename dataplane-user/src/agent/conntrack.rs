@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane_abi::conntrack::{Flow, FlowKey};
+use dataplane_abi::reason::Reason;
 use dataplane_abi::{Ip4, Ip6};
 use dataplane_logic::flow::{other, timeout_s};
 use nix::time::{ClockId, clock_gettime};
@@ -16,26 +17,33 @@ use crate::kernel::{Family, KernelError, Maps};
 
 /// Short against every timeout, long against the time that reading a full map takes.
 const INTERVAL: Duration = Duration::from_secs(10);
+const ENTRIES_PER_FLOW: u32 = 2;
 
 /// Collects silent flows of one node.
 pub(super) struct Collector {
     pin_dir: PathBuf,
     flows: IntGauge,
+    flows_max: IntGauge,
     expired: IntCounter,
+    /// How many flows had no room among the answered ones, by the last look.
+    unplaced: u64,
 }
 
 impl Collector {
     pub(super) fn register(registry: &Registry, pin_dir: PathBuf) -> prometheus::Result<Self> {
         let flows = IntGauge::new("tidegate_agent_flows", "Answered flows of the packet path")?;
+        let flows_max =
+            IntGauge::new("tidegate_agent_flows_max", "Answered flows that there is room for, both families")?;
         let expired =
             IntCounter::new("tidegate_agent_flows_expired_total", "Flows forgotten because they were silent")?;
         registry.register(Box::new(flows.clone()))?;
+        registry.register(Box::new(flows_max.clone()))?;
         registry.register(Box::new(expired.clone()))?;
-        Ok(Self { pin_dir, flows, expired })
+        Ok(Self { pin_dir, flows, flows_max, expired, unplaced: 0 })
     }
 
     /// Works until the token is cancelled.
-    pub(super) async fn run(self, shutdown: CancellationToken) {
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
         let mut maps = match Maps::open(&self.pin_dir) {
             Ok(maps) => maps,
             Err(error) => {
@@ -43,6 +51,9 @@ impl Collector {
                 return;
             }
         };
+        let room = (maps.v4.flows_answered.max_entries() + maps.v6.flows_answered.max_entries()) / ENTRIES_PER_FLOW;
+        self.flows_max.set(i64::from(room));
+        self.unplaced = unplaced(&maps).unwrap_or_default();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -52,13 +63,26 @@ impl Collector {
             let Ok((result, returned)) = work.await else { return };
             maps = returned;
             match result {
-                Ok(Pass { flows, expired }) => {
-                    self.flows.set(i64::try_from(flows).unwrap_or(i64::MAX));
-                    self.expired.inc_by(expired as u64);
-                }
+                Ok(pass) => self.tell(&pass),
                 Err(error) => tracing::warn!(error = %super::health::chain(&error), "cannot collect silent flows"),
             }
         }
+    }
+}
+
+impl Collector {
+    fn tell(&mut self, pass: &Pass) {
+        self.flows.set(i64::try_from(pass.flows).unwrap_or(i64::MAX));
+        self.expired.inc_by(pass.expired as u64);
+        if pass.unplaced > self.unplaced {
+            tracing::warn!(
+                answers = pass.unplaced - self.unplaced,
+                flows = pass.flows,
+                flows_max = self.flows_max.get(),
+                "the table of answered flows is full: further flows can be pushed out by new ones"
+            );
+        }
+        self.unplaced = pass.unplaced;
     }
 }
 
@@ -67,13 +91,19 @@ impl Collector {
 struct Pass {
     flows: usize,
     expired: usize,
+    /// Answers, since the maps were made, that found no room for their flow.
+    unplaced: u64,
+}
+
+fn unplaced(maps: &Maps) -> Result<u64, KernelError> {
+    Ok(maps.reason_counters.get(Reason::ConntrackFull)?.count)
 }
 
 fn collect_all(maps: &mut Maps) -> Result<Pass, KernelError> {
     // Without a clock nothing is silent.
     let now_ns = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_nanos() as u64);
     let (ipv4, ipv6) = (collect::<Ip4>(maps, now_ns)?, collect::<Ip6>(maps, now_ns)?);
-    Ok(Pass { flows: ipv4.flows + ipv6.flows, expired: ipv4.expired + ipv6.expired })
+    Ok(Pass { flows: ipv4.flows + ipv6.flows, expired: ipv4.expired + ipv6.expired, unplaced: unplaced(maps)? })
 }
 
 fn collect<A: Family>(maps: &mut Maps, now_ns: u64) -> Result<Pass, KernelError> {
@@ -81,7 +111,7 @@ fn collect<A: Family>(maps: &mut Maps, now_ns: u64) -> Result<Pass, KernelError>
     let silent = silent(&flows, now_ns);
     let table = &mut A::tables_mut(maps).flows_answered;
     silent.iter().try_for_each(|key| table.remove(key).map(drop))?;
-    Ok(Pass { flows: (flows.len() - silent.len()) / 2, expired: silent.len() / 2 })
+    Ok(Pass { flows: (flows.len() - silent.len()) / 2, expired: silent.len() / 2, unplaced: 0 })
 }
 
 /// The entries of flows that have been silent in both directions for longer than their state allows.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use crate::cni::record::{self, EndpointRecord};
-use crate::kernel::{DeviceClass, Kernel, KernelError};
+use crate::kernel::{DeviceClass, Kernel, KernelError, Maps};
 
 /// How often everything is compared without any event, programs included.
 const FULL_INTERVAL: Duration = Duration::from_secs(30);
@@ -88,11 +88,8 @@ impl Endpoints {
             }
         }
         self.attached.retain(|interface| present.contains(interface));
+        failed += self.write(wanted);
         self.metrics.pods(records.len(), failed);
-        if let Err(error) = self.write(wanted) {
-            self.written = None;
-            tracing::warn!(error = %super::health::chain(&error), "cannot write the endpoint maps");
-        }
     }
 
     fn attach(&mut self, record: &EndpointRecord, ifindex: u32) -> Result<(), KernelError> {
@@ -119,37 +116,39 @@ impl Endpoints {
             .collect();
         let off = &mut self.kernel.maps.socket_off;
         let present = off.dump()?;
-        for cookie in wanted.iter().filter(|cookie| !present.contains_key(cookie)) {
-            off.insert(cookie, &1)?;
-        }
         for cookie in present.keys().filter(|cookie| !wanted.contains(cookie)) {
             off.remove(cookie)?;
+        }
+        for cookie in wanted.iter().filter(|cookie| !present.contains_key(cookie)) {
+            off.insert(cookie, &1)?;
         }
         Ok(())
     }
 
-    fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> Result<(), KernelError> {
-        let written = match &self.written {
-            Some(written) => written.clone(),
-            None => self.dump()?,
+    /// Makes the maps hold these endpoints, and returns how many they do not take. What goes makes room first; what one
+    /// does not fit costs no other one.
+    fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> u64 {
+        let written = match self.written.take().map_or_else(|| self.dump(), Ok) {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::warn!(error = %super::health::chain(&error), "cannot read the endpoint maps");
+                return 1;
+            }
         };
         let maps = &mut self.kernel.maps;
-        for (address, endpoint) in &wanted {
-            if written.get(address) != Some(endpoint) {
-                match address {
-                    IpAddr::V4(address) => maps.v4.endpoints.insert(&Ip4::from(*address), endpoint)?,
-                    IpAddr::V6(address) => maps.v6.endpoints.insert(&Ip6::from(*address), endpoint)?,
-                }
-            }
-        }
+        let mut failures = Vec::new();
         for address in written.keys().filter(|address| !wanted.contains_key(address)) {
-            match address {
-                IpAddr::V4(address) => maps.v4.endpoints.remove(&Ip4::from(*address))?,
-                IpAddr::V6(address) => maps.v6.endpoints.remove(&Ip6::from(*address))?,
-            };
+            failures.extend(remove(maps, *address).err());
         }
-        self.written = Some(wanted);
-        Ok(())
+        for (address, endpoint) in wanted.iter().filter(|(address, endpoint)| written.get(address) != Some(*endpoint)) {
+            failures.extend(insert(maps, *address, endpoint).err());
+        }
+        // After a failure everything is compared again at the next pass.
+        self.written = failures.is_empty().then_some(wanted);
+        if let Some(error) = failures.first() {
+            tracing::warn!(failed = failures.len(), error = %super::health::chain(error), "cannot write all endpoints");
+        }
+        failures.len() as u64
     }
 
     fn dump(&self) -> Result<BTreeMap<IpAddr, Endpoint>, KernelError> {
@@ -157,6 +156,20 @@ impl Endpoints {
         let ipv6 = self.kernel.maps.v6.endpoints.dump()?;
         let ipv4 = ipv4.into_iter().map(|(address, endpoint)| (IpAddr::from(address), endpoint));
         Ok(ipv4.chain(ipv6.into_iter().map(|(address, endpoint)| (IpAddr::from(address), endpoint))).collect())
+    }
+}
+
+fn insert(maps: &mut Maps, address: IpAddr, endpoint: &Endpoint) -> Result<(), KernelError> {
+    match address {
+        IpAddr::V4(address) => maps.v4.endpoints.insert(&Ip4::from(address), endpoint),
+        IpAddr::V6(address) => maps.v6.endpoints.insert(&Ip6::from(address), endpoint),
+    }
+}
+
+fn remove(maps: &mut Maps, address: IpAddr) -> Result<bool, KernelError> {
+    match address {
+        IpAddr::V4(address) => maps.v4.endpoints.remove(&Ip4::from(address)),
+        IpAddr::V6(address) => maps.v6.endpoints.remove(&Ip6::from(address)),
     }
 }
 

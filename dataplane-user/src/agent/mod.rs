@@ -8,6 +8,7 @@ mod counters;
 mod endpoints;
 mod health;
 mod metrics;
+mod refusals;
 mod worker;
 
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ use conntrack::Collector;
 use endpoints::Endpoints;
 use health::Health;
 use metrics::Metrics;
+use refusals::Refusals;
 
 /// Flags of `tidegate agent`.
 #[derive(Clone, Debug, clap::Args)]
@@ -112,7 +114,11 @@ pub async fn serve(args: Args, shutdown: CancellationToken) -> anyhow::Result<()
     let listeners = Listeners::bind(&args).await?;
 
     let (changes, queue) = mpsc::channel();
-    let worker = worker::Worker::new(reconciler, metrics.clone(), Arc::clone(&health), args.resync_interval);
+    // A file takes no Events.
+    let complaints =
+        args.source_file.is_none().then(|| refusals::publish(args.kubeconfig.clone(), settings.node.clone()));
+    let refusals = Refusals::new(complaints);
+    let worker = worker::Worker::new(reconciler, metrics.clone(), Arc::clone(&health), refusals, args.resync_interval);
     let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || worker.run(&queue))?;
     let source = tokio::spawn(follow(args.clone(), settings.node.clone(), changes));
     let endpoints = Endpoints::new(kernel, crate::cni::state_dir(&settings.run_dir), metrics);
