@@ -20,7 +20,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tidegate_tests::kernel_sandbox::{KernelSandbox, wait_for};
+use tidegate_tests::kernel_sandbox::{KernelSandbox, ip, wait_for};
 use tokio::runtime::Runtime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -29,6 +29,8 @@ mod pki;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PORT: u16 = 80;
+/// Where the servers listen: endpoints must not have loopback addresses.
+const ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 
 /// An API server and an agent, both within the sandbox's namespaces.
 struct Node {
@@ -44,6 +46,7 @@ struct Node {
 impl Node {
     fn new(sizes: MapSizes) -> Self {
         let sandbox = KernelSandbox::new();
+        ip(&["address", "add", &ENDPOINT.to_string(), "dev", "lo"]);
         let folder = tempfile::tempdir().unwrap();
         // A map that exists keeps its size: the agent adopts these.
         let small = KernelConfig { sizes, ..KernelConfig::new(sandbox.pin_dir(), sandbox.cgroup()) };
@@ -163,7 +166,7 @@ fn serve_api(folder: &std::path::Path) -> (DropGuard, PathBuf, PathBuf) {
 
 /// A server that says its name.
 fn server(name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = TcpListener::bind((ENDPOINT, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
