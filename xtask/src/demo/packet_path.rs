@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::demo::checks::PATIENCE;
+use crate::demo::checks::{PATIENCE, wait_for_pods};
 use crate::demo::cluster::{Cluster, eventually};
 use crate::demo::load::{ClientPod, tally};
 
@@ -28,6 +28,8 @@ struct Counters {
 }
 
 pub(super) fn reach(cluster: &Cluster) -> anyhow::Result<String> {
+    cluster.kubectl(&["scale", "deployment", "-n", "sample", "echo", "--replicas=3"])?;
+    wait_for_pods(cluster, 3)?;
     create(cluster, &service(SERVICE, "echo"))?;
     wait_for_backends(cluster)?;
     let mut figures = Vec::new();
