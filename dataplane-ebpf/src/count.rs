@@ -35,3 +35,14 @@ pub fn rejection(frontend: u32) {
         counters.rejections = counters.rejections.wrapping_add(1);
     }
 }
+
+/// Counts a packet that was translated for a frontend.
+#[inline(always)]
+pub fn packet(frontend: u32, bytes: u32) {
+    if let Some(counters) = FRONTEND_STATS.get_ptr_mut(frontend) {
+        // SAFETY: as in `reason`.
+        let counters = unsafe { &mut *counters };
+        counters.packets = counters.packets.wrapping_add(1);
+        counters.bytes = counters.bytes.wrapping_add(u64::from(bytes));
+    }
+}

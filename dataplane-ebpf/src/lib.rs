@@ -13,8 +13,12 @@
 pub mod count;
 pub mod event;
 pub mod maps;
+pub mod nat;
 pub mod packet;
+pub mod refuse;
+pub mod service;
 pub mod socket;
+pub mod tables;
 
 /// A panic cannot be reported from a program, and must not be silent: an endless loop makes the verifier refuse any
 /// program in which this is reachable, so that a program that loads has no panicking path.

@@ -26,7 +26,8 @@ use dataplane_abi::{Address, Be16, Ip4, Ip6};
 use dataplane_logic::balance::{Decision, Destination, Tables, Translation, decide};
 use dataplane_logic::peer;
 
-use crate::maps::{FamilyMaps, SLOTS, SOCKET_PEERS, SOCKET_REVERSE, SOCKET_STICKY, setting as read_setting};
+use crate::maps::{FamilyMaps, SOCKET_OFF, SOCKET_PEERS, SOCKET_REVERSE, SOCKET_STICKY, setting as read_setting};
+use crate::tables::Dialled;
 use crate::{count, event};
 
 /// Verdicts of the hooks: the call goes on, or fails with the return value that was set.
@@ -125,7 +126,7 @@ impl<'a> Call<'a> {
             return Verdict::Proceed;
         }
         let destination = Destination { address, port: self.port, protocol: self.protocol };
-        match decide(&Dialled(PhantomData), destination, random()) {
+        match decide(&Dialled::new(), destination, random()) {
             Decision::Pass(reason) => {
                 self.forget_peer();
                 pass(reason)
@@ -160,15 +161,15 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether the socket path is switched off for this socket's network namespace.
+    /// Whether the socket path is switched off for this socket's network namespace: for it alone, or for all but the node's.
     #[inline(always)]
     fn skipped(&self) -> bool {
-        if read_setting(setting::FLAGS) & flag::SOCKET_HOST_ONLY == 0 {
-            return false;
-        }
         // SAFETY: the helper takes the hook's context.
         let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
-        let skipped = cookie != read_setting(setting::HOST_NETNS);
+        let host_only = read_setting(setting::FLAGS) & flag::SOCKET_HOST_ONLY != 0;
+        // SAFETY: only asked whether it is there.
+        let skipped =
+            host_only && cookie != read_setting(setting::HOST_NETNS) || unsafe { SOCKET_OFF.get(cookie) }.is_some();
         if skipped {
             count::reason(Reason::SocketSkipped, 0);
         }
@@ -285,49 +286,26 @@ fn random() -> u32 {
     unsafe { bpf_get_prandom_u32() }
 }
 
-/// What `connect` looks at.
-struct Dialled<A>(PhantomData<A>);
-
 /// What `sendmsg` looks at: also what this socket used last.
 struct Sent<A> {
     cookie: u64,
     family: PhantomData<A>,
 }
 
-impl<A: FamilyMaps> Tables<A> for Dialled<A> {
-    #[inline(always)]
-    fn frontend(&self, key: &FrontendKey<A>) -> Option<Frontend> {
-        // SAFETY: copied at once; the agent replaces whole values.
-        unsafe { A::FRONTENDS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn slot(&self, key: &SlotKey) -> Option<Slot> {
-        // SAFETY: as above.
-        unsafe { SLOTS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn backend(&self, id: u32) -> Option<Backend<A>> {
-        // SAFETY: as above.
-        unsafe { A::BACKENDS.get(id) }.copied()
-    }
-}
-
 impl<A: FamilyMaps> Tables<A> for Sent<A> {
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey<A>) -> Option<Frontend> {
-        Dialled(PhantomData).frontend(key)
+        Dialled::new().frontend(key)
     }
 
     #[inline(always)]
     fn slot(&self, key: &SlotKey) -> Option<Slot> {
-        Tables::<A>::slot(&Dialled(PhantomData), key)
+        Tables::<A>::slot(&Dialled::new(), key)
     }
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<Backend<A>> {
-        Dialled(PhantomData).backend(id)
+        Dialled::new().backend(id)
     }
 
     #[inline(always)]

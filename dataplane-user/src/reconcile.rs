@@ -244,7 +244,7 @@ impl<M: ServiceMaps> Reconciler<M> {
             self.retry = Touched::default();
         }
         for rejected in plan.rejected {
-            let reason = format!("the limit {} is reached", rejected.limit);
+            let reason = format!("there is no room for it: {} is {}", rejected.limit, self.limits.of(rejected.limit));
             self.refused.insert(rejected.key, Refusal { service: Some(rejected.service), reason });
             self.retry.frontends.insert(rejected.key);
         }
@@ -261,7 +261,10 @@ impl<M: ServiceMaps> Reconciler<M> {
             };
             if let Some(key) = key {
                 let service = self.desired.frontend(&key).map(|frontend| frontend.service.clone());
-                let reason = format!("{} failed", op.name());
+                let reason = match &error {
+                    Some(error) => format!("{} failed: {error}", op.name()),
+                    None => format!("{} waits for an operation that failed", op.name()),
+                };
                 self.refused.insert(key, Refusal { service, reason });
             }
             if outcome.error.is_none() {

@@ -19,6 +19,7 @@ const TCP_SYN: u8 = 0x02;
 /// A frame in the making.
 #[derive(Clone, Debug, Default)]
 pub struct Packet {
+    links: Option<[[u8; 6]; 2]>,
     vlan: Option<u16>,
     network: Option<Network>,
     transport: Option<Transport>,
@@ -27,7 +28,7 @@ pub struct Packet {
 
 #[derive(Clone, Copy, Debug)]
 enum Network {
-    V4 { source: Ipv4Addr, destination: Ipv4Addr, options: usize },
+    V4 { source: Ipv4Addr, destination: Ipv4Addr, options: usize, fragment: u16 },
     V6 { source: Ipv6Addr, destination: Ipv6Addr },
     Arp,
 }
@@ -37,6 +38,22 @@ struct Transport {
     protocol: u8,
     source: u16,
     destination: u16,
+    tcp: Tcp,
+}
+
+/// What else a TCP header says.
+#[derive(Clone, Copy, Debug)]
+struct Tcp {
+    sequence: u32,
+    acknowledged: u32,
+    flags: u8,
+    window: u16,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self { sequence: 1, acknowledged: 0, flags: TCP_SYN, window: 0xffff }
+    }
 }
 
 impl Packet {
@@ -44,6 +61,13 @@ impl Packet {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has these link addresses instead of made-up ones.
+    #[must_use]
+    pub fn links(mut self, destination: [u8; 6], source: [u8; 6]) -> Self {
+        self.links = Some([destination, source]);
+        self
     }
 
     /// Adds an 802.1Q tag.
@@ -56,7 +80,8 @@ impl Packet {
     /// Carries IPv4.
     #[must_use]
     pub fn ipv4(mut self, source: impl Into<Ipv4Addr>, destination: impl Into<Ipv4Addr>) -> Self {
-        self.network = Some(Network::V4 { source: source.into(), destination: destination.into(), options: 0 });
+        self.network =
+            Some(Network::V4 { source: source.into(), destination: destination.into(), options: 0, fragment: 0x4000 });
         self
     }
 
@@ -65,6 +90,15 @@ impl Packet {
     pub fn ipv4_options(mut self, bytes: usize) -> Self {
         if let Some(Network::V4 { options, .. }) = &mut self.network {
             *options = bytes;
+        }
+        self
+    }
+
+    /// Is a fragment: IPv4's word of flags and offset.
+    #[must_use]
+    pub fn ipv4_fragment(mut self, word: u16) -> Self {
+        if let Some(Network::V4 { fragment, .. }) = &mut self.network {
+            *fragment = word;
         }
         self
     }
@@ -86,14 +120,39 @@ impl Packet {
     /// Carries a TCP SYN.
     #[must_use]
     pub fn tcp(mut self, source: u16, destination: u16) -> Self {
-        self.transport = Some(Transport { protocol: TCP, source, destination });
+        self.transport = Some(Transport { protocol: TCP, source, destination, tcp: Tcp::default() });
         self
     }
 
     /// Carries a UDP datagram.
     #[must_use]
     pub fn udp(mut self, source: u16, destination: u16) -> Self {
-        self.transport = Some(Transport { protocol: UDP, source, destination });
+        self.transport = Some(Transport { protocol: UDP, source, destination, tcp: Tcp::default() });
+        self
+    }
+
+    /// Has other flags than SYN.
+    #[must_use]
+    pub fn tcp_flags(mut self, flags: u8) -> Self {
+        if let Some(transport) = &mut self.transport {
+            transport.tcp.flags = flags;
+        }
+        self
+    }
+
+    /// Has other numbers than a first segment's.
+    #[must_use]
+    pub fn tcp_numbers(mut self, sequence: u32, acknowledged: u32, window: u16) -> Self {
+        if let Some(transport) = &mut self.transport {
+            transport.tcp = Tcp { sequence, acknowledged, window, ..transport.tcp };
+        }
+        self
+    }
+
+    /// Carries the payload as another protocol's, without a header of our making.
+    #[must_use]
+    pub fn protocol(mut self, protocol: u8) -> Self {
+        self.transport = Some(Transport { protocol, source: 0, destination: 0, tcp: Tcp::default() });
         self
     }
 
@@ -107,17 +166,18 @@ impl Packet {
     /// The frame's bytes.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
-        let mut frame = vec![0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1];
+        let mut frame = self.links.unwrap_or([[0x02, 0, 0, 0, 0, 2], [0x02, 0, 0, 0, 0, 1]]).concat();
         if let Some(id) = self.vlan {
             frame.extend(ETHERTYPE_VLAN.to_be_bytes());
             frame.extend(id.to_be_bytes());
         }
         match self.network {
-            Some(Network::V4 { source, destination, options }) => {
+            Some(Network::V4 { source, destination, options, fragment }) => {
                 frame.extend(ETHERTYPE_IPV4.to_be_bytes());
                 let pseudo = [source.octets(), destination.octets()].concat();
                 let body = self.transport_bytes(&pseudo);
-                frame.extend(ipv4_header(source, destination, options, self.protocol(), body.len()));
+                let words = (options, fragment);
+                frame.extend(ipv4_header(source, destination, words, self.next_protocol(), body.len()));
                 frame.extend(body);
             }
             Some(Network::V6 { source, destination }) => {
@@ -126,7 +186,7 @@ impl Packet {
                 let body = self.transport_bytes(&pseudo);
                 frame.extend([0x60, 0, 0, 0]);
                 frame.extend((body.len() as u16).to_be_bytes());
-                frame.extend([self.protocol(), 64]);
+                frame.extend([self.next_protocol(), 64]);
                 frame.extend(pseudo);
                 frame.extend(body);
             }
@@ -140,18 +200,25 @@ impl Packet {
         frame
     }
 
-    fn protocol(&self) -> u8 {
+    fn next_protocol(&self) -> u8 {
         // 59: no next header.
         self.transport.map_or(59, |transport| transport.protocol)
     }
 
     fn transport_bytes(&self, addresses: &[u8]) -> Vec<u8> {
-        let Some(Transport { protocol, source, destination }) = self.transport else {
+        let Some(Transport { protocol, source, destination, tcp }) = self.transport else {
             return self.payload.clone();
         };
+        if protocol != TCP && protocol != UDP {
+            return self.payload.clone();
+        }
         let mut bytes = [source.to_be_bytes(), destination.to_be_bytes()].concat();
         let checksum_at = if protocol == TCP {
-            bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, TCP_SYN, 0xff, 0xff, 0, 0, 0, 0]);
+            bytes.extend(tcp.sequence.to_be_bytes());
+            bytes.extend(tcp.acknowledged.to_be_bytes());
+            bytes.extend([0x50, tcp.flags]);
+            bytes.extend(tcp.window.to_be_bytes());
+            bytes.extend([0; 4]);
             16
         } else {
             bytes.extend((8 + self.payload.len() as u16).to_be_bytes());
@@ -180,11 +247,19 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, options: usize, protocol: u8, body: usize) -> Vec<u8> {
+fn ipv4_header(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    (options, fragment): (usize, u16),
+    protocol: u8,
+    body: usize,
+) -> Vec<u8> {
     let length = 20 + options;
     let mut header = vec![0x40 | (length / 4) as u8, 0];
     header.extend(((length + body) as u16).to_be_bytes());
-    header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+    header.extend([0, 0]);
+    header.extend(fragment.to_be_bytes());
+    header.extend([64, protocol, 0, 0]);
     header.extend(source.octets());
     header.extend(destination.octets());
     // Option 1 is "no operation".

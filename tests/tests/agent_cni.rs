@@ -48,6 +48,7 @@ fn request(id: &str, netns: impl AsRef<Path>) -> AddRequest {
         pod_namespace: "default".to_owned(),
         pod_name: format!("pod-{id}"),
         pod_uid: format!("uid-{id}"),
+        socket_lb: true,
     }
 }
 

@@ -126,6 +126,7 @@ impl Node {
             pod_namespace: "default".to_owned(),
             pod_name: name.to_owned(),
             pod_uid: name.to_owned(),
+            socket_lb: true,
         };
         let attachment = self.runtime.block_on(self.network.add(request)).unwrap();
         let pod = Pod { name: name.to_owned(), ips: attachment.ips.iter().map(|ip| ip.addr()).collect(), namespace };

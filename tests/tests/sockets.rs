@@ -248,6 +248,47 @@ fn connected_udp_keeps_its_peer_s_name_and_backend() {
 }
 
 #[test]
+fn a_connected_udp_socket_may_also_send_to_a_named_vip() {
+    let mut fixture = Fixture::new();
+    let first = udp_server(Ipv4Addr::LOCALHOST.into(), b'1');
+    let second = udp_server(Ipv4Addr::LOCALHOST.into(), b'2');
+    publish(&mut fixture.kernel.maps, key4(UDP), 1, 1, &[(11, Ipv4Addr::LOCALHOST.into(), first)]);
+    let other = FrontendKey { port: Be16::new(PORT + 1), ..key4(UDP) };
+    publish(&mut fixture.kernel.maps, other, 2, 1, &[(12, Ipv4Addr::LOCALHOST.into(), second)]);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.connect((VIP4, PORT)).unwrap();
+    let mut answer = [0; 4];
+    socket.send_to(b"?", (VIP4, PORT)).unwrap();
+    assert_eq!(socket.recv_from(&mut answer).unwrap(), (1, (VIP4, PORT).into()));
+    // The kernel gives a connected socket its peer's datagrams only: this one's answer is not for it.
+    socket.send_to(b"?", (VIP4, PORT + 1)).unwrap();
+    socket.send(b"?").unwrap();
+    assert_eq!(socket.recv_from(&mut answer).unwrap(), (1, (VIP4, PORT).into()));
+    assert_eq!((answer[0], fixture.counters(2).connections), (b'1', 1));
+}
+
+#[test]
+fn every_kind_of_datagram_to_a_vip_without_endpoints_is_refused_at_the_call() {
+    let mut fixture = Fixture::new();
+    publish(&mut fixture.kernel.maps, key4(UDP), 1, 1, &[]);
+    publish(&mut fixture.kernel.maps, key6(UDP), 2, 1, &[]);
+    for (own, vip) in [
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(VIP4)),
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(VIP6)),
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), mapped(VIP4)),
+    ] {
+        let socket = UdpSocket::bind((own, 0)).unwrap();
+        let sent = socket.send_to(b"?", (vip, PORT)).unwrap_err();
+        let connected = socket.connect((vip, PORT)).unwrap_err();
+        let kinds = (sent.kind(), connected.kind());
+        assert_eq!(kinds, (ErrorKind::ConnectionRefused, ErrorKind::ConnectionRefused), "{vip}: {sent}, {connected}");
+    }
+    assert_eq!((fixture.counters(1).rejections, fixture.counters(2).rejections), (4, 2));
+    assert_eq!(fixture.kernel.maps.reason_counters.get(Reason::NoEndpoint).unwrap().count, 6);
+}
+
+#[test]
 fn a_socket_that_dials_its_backend_directly_forgets_the_vip() {
     let mut fixture = Fixture::new();
     let port = udp_server(Ipv4Addr::LOCALHOST.into(), b'u');

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use control_runtime::Sandbox;
-use dataplane_user::cni::{AddRequest, Error, PodNetwork, record};
+use dataplane_user::cni::{AddRequest, Error, PodNetwork, record, wants_socket_lb};
 
 /// Name of a pod's interface inside.
 const POD_IFNAME: &str = "eth0";
@@ -41,6 +41,7 @@ impl PodNet for BridgeNet {
                 pod_namespace: sandbox.spec.pod_namespace.clone(),
                 pod_name: sandbox.spec.pod_name.clone(),
                 pod_uid: sandbox.spec.pod_uid.clone(),
+                socket_lb: wants_socket_lb(&sandbox.spec.labels),
             })
             .await?;
         Ok(attachment.ips.iter().map(|net| net.addr()).collect())

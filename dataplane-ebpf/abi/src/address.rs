@@ -12,6 +12,8 @@ pub trait Address: sealed::Sealed + Copy + Ord + Hash + fmt::Debug + 'static {
     const FAMILY: u8;
     /// The address that stands for every address of the node in `scope::NODE` keys.
     const UNSPECIFIED: Self;
+    /// The source that a pod sees when it reaches itself through a Service, so that its answer leaves it again.
+    const HAIRPIN: Self;
 
     /// The address as IPv6: itself, or IPv4-mapped (`::ffff:a.b.c.d`).
     fn to_ip6(self) -> Ip6;
@@ -42,6 +44,8 @@ impl Address for Ip4 {
     const BITS: u32 = 32;
     const FAMILY: u8 = 4;
     const UNSPECIFIED: Self = Self(0);
+    /// 169.254.73.1: link-local, so nothing in a cluster has it.
+    const HAIRPIN: Self = Self(u32::from_ne_bytes([169, 254, 73, 1]));
 
     #[inline(always)]
     fn to_ip6(self) -> Ip6 {
@@ -59,6 +63,8 @@ impl Address for Ip6 {
     const BITS: u32 = 128;
     const FAMILY: u8 = 6;
     const UNSPECIFIED: Self = Self([0; 4]);
+    /// `100::4901`, of the discard-only block: nobody has it, and yet it is routed like any other.
+    const HAIRPIN: Self = Self([u32::from_ne_bytes([1, 0, 0, 0]), 0, 0, u32::from_ne_bytes([0, 0, 73, 1])]);
 
     #[inline(always)]
     fn to_ip6(self) -> Ip6 {

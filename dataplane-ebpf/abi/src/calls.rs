@@ -1,4 +1,4 @@
-//! Tail calls of the packet programs: entry → family.
+//! Tail calls of the packet programs: entry → family → new flow → refusal.
 //!
 //! Each loaded generation of programs has its own array, so that an entry program only ever calls programs that were
 //! built with it; an upgrade swaps the entry programs, and with them the whole array.
@@ -14,5 +14,13 @@ pub const FROM_POD6: u32 = 1;
 pub const TO_POD4: u32 = 2;
 /// Index of the program for IPv6 packets to a pod.
 pub const TO_POD6: u32 = 3;
+/// Index of the program for packets from a pod that open an IPv4 flow through a Service.
+pub const NEW_FLOW4: u32 = 4;
+/// Index of the program for packets from a pod that open an IPv6 flow through a Service.
+pub const NEW_FLOW6: u32 = 5;
+/// Index of the program that answers an IPv4 packet to a Service that nobody serves.
+pub const REFUSE4: u32 = 6;
+/// Index of the program that answers an IPv6 packet to a Service that nobody serves.
+pub const REFUSE6: u32 = 7;
 /// How many there are room for.
 pub const NUMBERS: u32 = 16;

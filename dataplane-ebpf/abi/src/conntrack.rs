@@ -5,6 +5,9 @@
 //! by the agent) or its close, which moves it back. Replied flows are never evicted; when that map is full the flow
 //! stays in the first and [`crate::reason::Reason::ConntrackFull`] counts.
 //!
+//! A flow has two entries, one per direction, so that each packet costs one lookup. Each entry
+//! knows enough to find the other.
+//!
 //! TCP keeps the stored backend address until close, even when the endpoint has left; only SYN, UDP and unanswered
 //! flows select again.
 
@@ -45,7 +48,8 @@ abi_struct! {
 pub mod direction {
     /// From the client, before translation.
     pub const ORIGINAL: u8 = 0;
-    /// From the backend, before reverse translation.
+    /// From the backend, before reverse translation. A pod that reaches itself answers to
+    /// [`crate::Address::HAIRPIN`].
     pub const REPLY: u8 = 1;
 }
 

@@ -36,4 +36,6 @@ pub mod flag {
     pub const INGRESS_ISOLATED: u32 = 1 << 1;
     /// Policy selects this pod for outgoing traffic.
     pub const EGRESS_ISOLATED: u32 = 1 << 2;
+    /// The pod's sockets are left alone: its packets are translated one by one.
+    pub const SOCKET_OFF: u32 = 1 << 3;
 }

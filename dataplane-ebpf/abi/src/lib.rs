@@ -10,6 +10,7 @@
 //!  FrontendKey ─► Frontend ──(id, epoch, start + n)──► SlotKey ─► Slot ──(backend)──► Backend   who serves this address
 //!                    └────────────(id)──────────────► FrontendCounters                        how often, how much
 //!  socket ─► SocketPeer, SocketSticky, SocketReverse     what a socket dialled, so that its peer can be named again
+//!  FlowKey ─► Flow, first unanswered, then answered     which backend a flow's packets have
 //!  pod address ─► Endpoint; prefix ─► Identity           where an address lives, and who it is
 //! ```
 //!
@@ -43,7 +44,7 @@ pub use layout::Layout;
 
 /// Every map that the programs of this build define and the agent pins, in no particular order.
 ///
-/// Shapes of maps that a later program adds (identities, conntrack, affinity, source ranges, reverse NAT)
+/// Shapes of maps that a later program adds (identities, affinity, source ranges, reverse NAT)
 /// live beside these, with their names and versions, and join this list with the program that uses them.
 pub const MAPS: &[Layout] = &[
     frontend::MAP4,
@@ -54,6 +55,11 @@ pub const MAPS: &[Layout] = &[
     socket::PEERS,
     socket::STICKY,
     socket::REVERSE,
+    socket::OFF,
+    conntrack::NEW4,
+    conntrack::NEW6,
+    conntrack::REPLIED4,
+    conntrack::REPLIED6,
     endpoint::MAP4,
     endpoint::MAP6,
     counters::FRONTENDS,
@@ -64,7 +70,7 @@ pub const MAPS: &[Layout] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{MAPS, affinity, conntrack, identity, reverse_nat, source_range};
+    use super::{MAPS, affinity, identity, reverse_nat, source_range};
 
     /// A layout that changes without its version would let two builds read each other's bytes wrongly: this table
     /// fails first. Add a line for the new version; never edit a released one.
@@ -73,10 +79,6 @@ mod tests {
         let later = [
             identity::MAP4,
             identity::MAP6,
-            conntrack::NEW4,
-            conntrack::NEW6,
-            conntrack::REPLIED4,
-            conntrack::REPLIED6,
             affinity::MAP4,
             affinity::MAP6,
             affinity::MATCH,
@@ -86,7 +88,7 @@ mod tests {
             source_range::MAP4,
             source_range::MAP6,
         ];
-        let pinned: [(&str, u32, u32, u32); 28] = [
+        let pinned: [(&str, u32, u32, u32); 29] = [
             ("frontends4", 1, 8, 32),
             ("frontends6", 1, 20, 32),
             ("slots", 1, 12, 4),
@@ -95,6 +97,11 @@ mod tests {
             ("socket_peers", 1, 4, 48),
             ("socket_sticky", 1, 16, 8),
             ("socket_reverse", 1, 32, 24),
+            ("socket_off", 1, 8, 4),
+            ("ct_new4", 1, 16, 40),
+            ("ct_new6", 1, 40, 64),
+            ("ct_replied4", 1, 16, 40),
+            ("ct_replied6", 1, 40, 64),
             ("endpoints4", 1, 4, 24),
             ("endpoints6", 1, 16, 24),
             ("frontend_stats", 1, 4, 32),
@@ -103,10 +110,6 @@ mod tests {
             ("events", 1, 0, 0),
             ("identities4", 1, 8, 12),
             ("identities6", 1, 20, 12),
-            ("ct_new4", 1, 16, 40),
-            ("ct_new6", 1, 40, 64),
-            ("ct_replied4", 1, 16, 40),
-            ("ct_replied6", 1, 40, 64),
             ("affinity4", 1, 8, 16),
             ("affinity6", 1, 20, 16),
             ("affinity_match", 1, 8, 4),

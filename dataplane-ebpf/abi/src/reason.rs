@@ -54,7 +54,7 @@ reasons! {
     SocketPassed = 0, "socket_passed";
     /// A socket call was given a backend.
     SocketTranslated = 1, "socket_translated";
-    /// A socket call outside the node's own network namespace, where the socket path is switched off.
+    /// A socket call in a network namespace for which the socket path is switched off.
     SocketSkipped = 2, "socket_skipped";
     /// A packet from a pod, handed on to the stack.
     PodEgressPassed = 3, "pod_egress_passed";
@@ -73,6 +73,12 @@ reasons! {
     SocketStateFull = 9, "socket_state_full";
     /// A socket call to a frontend with endpoints, but none on this node while its policy asks for one; left alone.
     NoLocalEndpoint = 10, "no_local_endpoint";
+    /// A fragment of a packet on a pod's interface; handed on without looking for a Service, which needs its ports.
+    Fragment = 11, "fragment";
+    /// A packet from a pod to a frontend, sent on to the flow's backend.
+    ServiceTranslated = 12, "service_translated";
+    /// A packet from a backend to the pod that had dialled a frontend, which it was given as its source again.
+    ServiceReply = 13, "service_reply";
     /// Refused: the frontend has no endpoint.
     NoEndpoint = 128, "no_endpoint";
     /// Refused: the frontend's slots or backends were not in the maps, twice in a row.
@@ -81,6 +87,14 @@ reasons! {
     Truncated = 130, "truncated";
     /// The table of answered flows is full; the flow stays among the unanswered ones.
     ConntrackFull = 131, "conntrack_full";
+    /// Dropped: a packet to a frontend with endpoints, but none on this node while its policy asks for one.
+    NoLocalEndpointDropped = 132, "no_local_endpoint_dropped";
+    /// Dropped: the backend already has a flow from the same client port through another frontend.
+    FlowCollision = 133, "flow_collision";
+    /// Dropped: a new flow could not be stored.
+    FlowUnstored = 134, "flow_unstored";
+    /// Dropped: the kernel refused to change the packet.
+    Unwritable = 135, "unwritable";
 }
 
 impl Reason {
@@ -129,10 +143,17 @@ mod tests {
             (8, "event_lost"),
             (9, "socket_state_full"),
             (10, "no_local_endpoint"),
+            (11, "fragment"),
+            (12, "service_translated"),
+            (13, "service_reply"),
             (128, "no_endpoint"),
             (129, "stale_frontend"),
             (130, "truncated"),
             (131, "conntrack_full"),
+            (132, "no_local_endpoint_dropped"),
+            (133, "flow_collision"),
+            (134, "flow_unstored"),
+            (135, "unwritable"),
         ];
         for (number, label) in released {
             assert_eq!(Reason::from_number(number).map(Reason::label), Some(label));

@@ -12,6 +12,8 @@ pub const PEERS: Layout = Layout::of::<u32, SocketPeer>("socket_peers", 1, 0);
 pub const STICKY: Layout = Layout::of::<StickyKey, Sticky>("socket_sticky", 1, 65_536);
 /// The frontend behind a backend that an unconnected UDP socket has sent to (LRU hash).
 pub const REVERSE: Layout = Layout::of::<ReverseKey, Reverse>("socket_reverse", 1, 65_536);
+/// Network namespaces whose sockets are left alone, by cookie (hash; the value is 1): pods that asked for it.
+pub const OFF: Layout = Layout::of::<u64, u32>("socket_off", 1, crate::endpoint::ENTRIES_DEFAULT);
 
 abi_struct! {
     /// A connected socket's translation.

@@ -8,6 +8,10 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod checksum;
+pub mod flow;
 pub mod packet;
 pub mod peer;
+pub mod refusal;
 pub mod select;
+pub mod tuple;

@@ -12,12 +12,20 @@ pub struct Network<A> {
     pub destination: A,
     /// The protocol after the fixed header (in IPv6 possibly an extension header).
     pub protocol: u8,
+    /// Where that begins, counted from this header.
+    pub transport: u32,
+    /// Whether it is only a part of what was sent.
+    pub fragment: bool,
 }
 
 /// An address family's network header.
 pub trait Header: Address {
     /// The fixed part of the header.
     type Bytes: Copy + Default + AsRef<[u8]>;
+    /// Where the two addresses begin.
+    const ADDRESSES: u32;
+    /// Where the header's own checksum is, if it has one.
+    const CHECKSUM: Option<u32>;
 
     /// Reads a header of a packet that has `length` bytes from this header on.
     ///
@@ -25,6 +33,11 @@ pub trait Header: Address {
     /// [`Reason::Truncated`] when the packet is shorter than the header says, or the header makes no sense.
     fn parse(bytes: &Self::Bytes, length: u32) -> Result<Network<Self>, Reason>;
 }
+
+/// "More fragments" and the offset.
+const FRAGMENT4: u16 = 0x3fff;
+/// The extension header of fragments.
+const FRAGMENT6: u8 = 44;
 
 /// IPv4's fixed header.
 pub type Header4 = [u8; 20];
@@ -36,6 +49,8 @@ pub struct Header6(pub [u8; 40]);
 
 impl Header for Ip4 {
     type Bytes = Header4;
+    const ADDRESSES: u32 = 12;
+    const CHECKSUM: Option<u32> = Some(10);
 
     #[inline(always)]
     fn parse(bytes: &Header4, length: u32) -> Result<Network<Self>, Reason> {
@@ -50,12 +65,16 @@ impl Header for Ip4 {
             source: Self(u32::from_ne_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])),
             destination: Self(u32::from_ne_bytes([bytes[16], bytes[17], bytes[18], bytes[19]])),
             protocol: bytes[9],
+            transport: header_length,
+            fragment: u16::from_be_bytes([bytes[6], bytes[7]]) & FRAGMENT4 != 0,
         })
     }
 }
 
 impl Header for Ip6 {
     type Bytes = Header6;
+    const ADDRESSES: u32 = 8;
+    const CHECKSUM: Option<u32> = None;
 
     #[inline(always)]
     fn parse(header: &Header6, length: u32) -> Result<Network<Self>, Reason> {
@@ -69,6 +88,8 @@ impl Header for Ip6 {
             source: Self([word(bytes, 8), word(bytes, 12), word(bytes, 16), word(bytes, 20)]),
             destination: Self([word(bytes, 24), word(bytes, 28), word(bytes, 32), word(bytes, 36)]),
             protocol: bytes[6],
+            transport: 40,
+            fragment: bytes[6] == FRAGMENT6,
         })
     }
 }
@@ -123,14 +144,30 @@ mod tests {
             source: Ip4::from(Ipv4Addr::new(10, 244, 0, 2)),
             destination: Ip4::from(Ipv4Addr::new(10, 96, 0, 1)),
             protocol: 6,
+            transport: 20,
+            fragment: false,
         };
         assert_eq!(Ip4::parse(&header4(), 40), Ok(four));
         let six = Network {
             source: Ip6::from(Ipv6Addr::LOCALHOST),
             destination: Ip6::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7)),
             protocol: 6,
+            transport: 40,
+            fragment: false,
         };
         assert_eq!(Ip6::parse(&header6(), 60), Ok(six));
+    }
+
+    #[test]
+    fn fragments_are_told_first_and_last_and_between() {
+        for (high, low, fragment) in [(0x20, 0, true), (0x20, 9, true), (0, 9, true), (0x40, 0, false), (0, 0, false)] {
+            let mut bytes = header4();
+            (bytes[6], bytes[7]) = (high, low);
+            assert_eq!(Ip4::parse(&bytes, 40).map(|network| network.fragment), Ok(fragment), "{high:#x} {low}");
+        }
+        let mut bytes = header6();
+        bytes.0[6] = 44;
+        assert_eq!(Ip6::parse(&bytes, 60).map(|network| network.fragment), Ok(true));
     }
 
     #[test]

@@ -24,6 +24,19 @@ pub enum Limit {
     SlotsPerFrontend,
 }
 
+impl Limits {
+    /// The number behind a limit.
+    #[must_use]
+    pub const fn of(&self, limit: Limit) -> usize {
+        match limit {
+            Limit::Frontends => self.frontends_max,
+            Limit::Backends => self.backends_max,
+            Limit::Slots => self.slots_max,
+            Limit::SlotsPerFrontend => self.slots_per_frontend_max,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -16,6 +16,9 @@ const CONNECTIONS: (&str, &str) =
     ("tidegate_agent_service_connections_total", "Connections (first datagrams for UDP) that were given an endpoint");
 const REJECTIONS: (&str, &str) =
     ("tidegate_agent_service_rejections_total", "Connections refused because the Service had no endpoint");
+const PACKETS: (&str, &str) =
+    ("tidegate_agent_service_packets_total", "Packets translated one by one, both directions: the packet path");
+const BYTES: (&str, &str) = ("tidegate_agent_service_bytes_total", "Bytes of these packets, link headers included");
 const REASONS: (&str, &str) = ("tidegate_agent_verdicts_total", "Socket calls and packets by what was decided");
 
 /// Registers the counters of the maps pinned in this folder.
@@ -25,6 +28,8 @@ pub(super) fn register(registry: &Registry, pin_dir: &Path, names: SharedNames) 
     let descriptions = vec![
         describe(CONNECTIONS, service_labels())?,
         describe(REJECTIONS, service_labels())?,
+        describe(PACKETS, service_labels())?,
+        describe(BYTES, service_labels())?,
         describe(REASONS, vec!["reason".to_owned()])?,
     ];
     registry.register(Box::new(KernelCounters { maps: Maps::open(pin_dir)?, names, descriptions }))?;
@@ -52,6 +57,8 @@ impl KernelCounters {
         Ok(vec![
             family(CONNECTIONS, count(|counters| counters.connections)),
             family(REJECTIONS, count(|counters| counters.rejections)),
+            family(PACKETS, count(|counters| counters.packets)),
+            family(BYTES, count(|counters| counters.bytes)),
             family(REASONS, reasons.collect()),
         ])
     }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dataplane_abi::endpoint::Endpoint;
+use dataplane_abi::endpoint::{self, Endpoint};
 use dataplane_abi::{Ip4, Ip6};
 use futures::StreamExt;
 use nix::net::if_::if_nametoindex;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use crate::cni::record::{self, EndpointRecord};
-use crate::kernel::{DeviceClass, Kernel, KernelError};
+use crate::kernel::{DeviceClass, Kernel, KernelError, Maps};
 
 /// How often everything is compared without any event, programs included.
 const FULL_INTERVAL: Duration = Duration::from_secs(30);
@@ -67,6 +67,10 @@ impl Endpoints {
                 return;
             }
         };
+        // Before the programs: a pod's first call must already find its switch.
+        if let Err(error) = self.switch_sockets(&records) {
+            tracing::warn!(error = %super::health::chain(&error), "cannot switch pods' sockets");
+        }
         let mut wanted = BTreeMap::new();
         let mut failed = 0;
         let mut present = BTreeSet::new();
@@ -84,11 +88,8 @@ impl Endpoints {
             }
         }
         self.attached.retain(|interface| present.contains(interface));
+        failed += self.write(wanted);
         self.metrics.pods(records.len(), failed);
-        if let Err(error) = self.write(wanted) {
-            self.written = None;
-            tracing::warn!(error = %super::health::chain(&error), "cannot write the endpoint maps");
-        }
     }
 
     fn attach(&mut self, record: &EndpointRecord, ifindex: u32) -> Result<(), KernelError> {
@@ -106,28 +107,48 @@ impl Endpoints {
         Ok(())
     }
 
-    fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> Result<(), KernelError> {
-        let written = match &self.written {
-            Some(written) => written.clone(),
-            None => self.dump()?,
+    /// Leaves the sockets of pods alone that asked for it, and only theirs.
+    fn switch_sockets(&mut self, records: &[EndpointRecord]) -> Result<(), KernelError> {
+        let wanted: BTreeSet<u64> = records
+            .iter()
+            .filter(|record| !record.socket_lb && record.netns_cookie != 0)
+            .map(|record| record.netns_cookie)
+            .collect();
+        let off = &mut self.kernel.maps.socket_off;
+        let present = off.dump()?;
+        for cookie in present.keys().filter(|cookie| !wanted.contains(cookie)) {
+            off.remove(cookie)?;
+        }
+        for cookie in wanted.iter().filter(|cookie| !present.contains_key(cookie)) {
+            off.insert(cookie, &1)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the maps hold these endpoints, and returns how many they do not take. What goes makes room first; what one
+    /// does not fit costs no other one.
+    fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> u64 {
+        let written = match self.written.take().map_or_else(|| self.dump(), Ok) {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::warn!(error = %super::health::chain(&error), "cannot read the endpoint maps");
+                return 1;
+            }
         };
         let maps = &mut self.kernel.maps;
-        for (address, endpoint) in &wanted {
-            if written.get(address) != Some(endpoint) {
-                match address {
-                    IpAddr::V4(address) => maps.v4.endpoints.insert(&Ip4::from(*address), endpoint)?,
-                    IpAddr::V6(address) => maps.v6.endpoints.insert(&Ip6::from(*address), endpoint)?,
-                }
-            }
-        }
+        let mut failures = Vec::new();
         for address in written.keys().filter(|address| !wanted.contains_key(address)) {
-            match address {
-                IpAddr::V4(address) => maps.v4.endpoints.remove(&Ip4::from(*address))?,
-                IpAddr::V6(address) => maps.v6.endpoints.remove(&Ip6::from(*address))?,
-            };
+            failures.extend(remove(maps, *address).err());
         }
-        self.written = Some(wanted);
-        Ok(())
+        for (address, endpoint) in wanted.iter().filter(|(address, endpoint)| written.get(address) != Some(*endpoint)) {
+            failures.extend(insert(maps, *address, endpoint).err());
+        }
+        // After a failure everything is compared again at the next pass.
+        self.written = failures.is_empty().then_some(wanted);
+        if let Some(error) = failures.first() {
+            tracing::warn!(failed = failures.len(), error = %super::health::chain(error), "cannot write all endpoints");
+        }
+        failures.len() as u64
     }
 
     fn dump(&self) -> Result<BTreeMap<IpAddr, Endpoint>, KernelError> {
@@ -138,8 +159,23 @@ impl Endpoints {
     }
 }
 
+fn insert(maps: &mut Maps, address: IpAddr, endpoint: &Endpoint) -> Result<(), KernelError> {
+    match address {
+        IpAddr::V4(address) => maps.v4.endpoints.insert(&Ip4::from(address), endpoint),
+        IpAddr::V6(address) => maps.v6.endpoints.insert(&Ip6::from(address), endpoint),
+    }
+}
+
+fn remove(maps: &mut Maps, address: IpAddr) -> Result<bool, KernelError> {
+    match address {
+        IpAddr::V4(address) => maps.v4.endpoints.remove(&Ip4::from(address)),
+        IpAddr::V6(address) => maps.v6.endpoints.remove(&Ip6::from(address)),
+    }
+}
+
 fn endpoint(record: &EndpointRecord, ifindex: u32) -> Endpoint {
-    Endpoint { ifindex, identity: 0, flags: 0, mac: record.mac.0, gateway_mac: record.gateway_mac.0 }
+    let flags = if record.socket_lb { 0 } else { endpoint::flag::SOCKET_OFF };
+    Endpoint { ifindex, identity: 0, flags, mac: record.mac.0, gateway_mac: record.gateway_mac.0 }
 }
 
 /// What wakes us.

@@ -3,10 +3,12 @@
 //! Killed at any point it loses nothing: programs, links and maps are pinned and go on working; the next start adopts
 //! them. Only this module knows processes, threads and time; what it drives does not.
 
+mod conntrack;
 mod counters;
 mod endpoints;
 mod health;
 mod metrics;
+mod refusals;
 mod worker;
 
 use std::net::SocketAddr;
@@ -27,9 +29,11 @@ use crate::source::Change;
 use crate::source::apiserver::{self, Sink};
 use crate::source::file;
 
+use conntrack::Collector;
 use endpoints::Endpoints;
 use health::Health;
 use metrics::Metrics;
+use refusals::Refusals;
 
 /// Flags of `tidegate agent`.
 #[derive(Clone, Debug, clap::Args)]
@@ -105,21 +109,28 @@ pub async fn serve(args: Args, shutdown: CancellationToken) -> anyhow::Result<()
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     counters::register(&registry, &settings.pin_dir, shared_names)?;
+    let collector = Collector::register(&registry, settings.pin_dir.clone())?;
     let health = Arc::new(Health::default());
     let listeners = Listeners::bind(&args).await?;
 
     let (changes, queue) = mpsc::channel();
-    let worker = worker::Worker::new(reconciler, metrics.clone(), Arc::clone(&health), args.resync_interval);
+    // A file takes no Events.
+    let complaints =
+        args.source_file.is_none().then(|| refusals::publish(args.kubeconfig.clone(), settings.node.clone()));
+    let refusals = Refusals::new(complaints);
+    let worker = worker::Worker::new(reconciler, metrics.clone(), Arc::clone(&health), refusals, args.resync_interval);
     let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || worker.run(&queue))?;
     let source = tokio::spawn(follow(args.clone(), settings.node.clone(), changes));
     let endpoints = Endpoints::new(kernel, crate::cni::state_dir(&settings.run_dir), metrics);
     let pods = tokio::spawn(endpoints.run(shutdown.clone()));
+    let flows = tokio::spawn(collector.run(shutdown.clone()));
     listeners.serve(registry, health, shutdown.clone()).await?;
 
     // Ending the source closes the queue, and that ends the thread.
     source.abort();
     let _ = source.await;
     pods.await?;
+    flows.await?;
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_| anyhow::anyhow!("the reconciling thread panicked"))?;

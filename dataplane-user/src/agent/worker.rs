@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::health::Health;
 use super::metrics::Metrics;
+use super::refusals::Refusals;
 use crate::apply::ServiceMaps;
 use crate::reconcile::{Outcome, ReconcileError, Reconciler};
 use crate::source::Change;
@@ -24,6 +25,7 @@ pub(super) struct Worker<M> {
     reconciler: Reconciler<M>,
     metrics: Metrics,
     health: Arc<Health>,
+    refusals: Refusals,
     resync_interval: Duration,
     resync_at: Instant,
     retry_at: Option<Instant>,
@@ -35,6 +37,7 @@ impl<M: ServiceMaps> Worker<M> {
         reconciler: Reconciler<M>,
         metrics: Metrics,
         health: Arc<Health>,
+        refusals: Refusals,
         resync_interval_s: u64,
     ) -> Self {
         let resync_interval = Duration::from_secs(resync_interval_s.max(1));
@@ -42,6 +45,7 @@ impl<M: ServiceMaps> Worker<M> {
             reconciler,
             metrics,
             health,
+            refusals,
             resync_interval,
             resync_at: Instant::now() + resync_interval,
             retry_at: None,
@@ -120,6 +124,7 @@ impl<M: ServiceMaps> Worker<M> {
         if outcome.operations() > 0 {
             tracing::debug!(operations = outcome.operations(), full = outcome.full, ?took, "plan applied");
         }
+        self.refusals.tell(self.reconciler.refused());
         self.schedule_retry(&outcome);
         self.health.update(&self.reconciler);
         if outcome.is_complete() {

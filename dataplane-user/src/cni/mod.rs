@@ -13,7 +13,7 @@ mod netns;
 pub mod record;
 mod veth;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,11 @@ pub use error::Error;
 use ipam::Ipam;
 use netlink::Netlink;
 use record::{EndpointRecord, PodName};
+
+use crate::kernel;
+
+/// The pod annotation that switches the translation at sockets off for one pod: `tidegate.dev/socket-lb: "off"`.
+pub const SOCKET_LB_ANNOTATION: &str = "tidegate.dev/socket-lb";
 
 /// Result of a pod network operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -52,6 +57,8 @@ pub struct AddRequest {
     pub pod_namespace: String,
     pub pod_name: String,
     pub pod_uid: String,
+    /// Whether the pod's sockets are translated; otherwise its packets are, one by one.
+    pub socket_lb: bool,
 }
 
 /// How a container is connected.
@@ -192,15 +199,20 @@ impl PodNetwork {
         let host_ifindex = veth::create(&netlink, &pair, bridge.index, &request.netns).await?;
         let gateways: Vec<IpAddr> = self.gateways().iter().map(IpNet::addr).collect();
         let (ifname, inside_ips, inside_gateways) = (request.ifname.clone(), ips.clone(), gateways.clone());
-        netns::run(&request.netns, move || veth::configure_inside(ifname, inside_ips, inside_gateways)).await?;
+        let netns = request.netns.clone();
+        let netns_cookie = netns::run(&request.netns, move || async move {
+            veth::configure_inside(ifname, inside_ips, inside_gateways).await?;
+            kernel::netns_cookie().map_err(|source| Error::EnterNamespace { path: netns, source })
+        })
+        .await?;
         let attachment = Attachment { ips, gateways, mac: pair.mac, host_ifname: pair.host_ifname, host_ifindex, mtu };
-        record::write(&self.config.state_dir, &EndpointRecord::new(request, &attachment, bridge.mac))?;
+        record::write(&self.config.state_dir, &EndpointRecord::new(request, &attachment, bridge.mac, netns_cookie))?;
         Ok(attachment)
     }
 }
 
 impl EndpointRecord {
-    fn new(request: &AddRequest, attachment: &Attachment, gateway_mac: [u8; 6]) -> Self {
+    fn new(request: &AddRequest, attachment: &Attachment, gateway_mac: [u8; 6], netns_cookie: u64) -> Self {
         Self {
             container_id: request.container_id.clone(),
             netns: request.netns.clone(),
@@ -217,8 +229,16 @@ impl EndpointRecord {
             host_ifname: attachment.host_ifname.clone(),
             host_ifindex: attachment.host_ifindex,
             mtu: attachment.mtu,
+            socket_lb: request.socket_lb,
+            netns_cookie,
         }
     }
+}
+
+/// Whether a pod with these annotations has its sockets translated: unless it says "off".
+#[must_use]
+pub fn wants_socket_lb(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(SOCKET_LB_ANNOTATION).is_none_or(|value| value != "off")
 }
 
 /// Name of a container's interface on the host: `tg` and 11 hex digits, 13 of the 15 characters that Linux allows.
@@ -252,7 +272,9 @@ pub fn state_dir(run_dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::{host_ifname, mac, validate_id};
+    use std::collections::BTreeMap;
+
+    use super::{SOCKET_LB_ANNOTATION, host_ifname, mac, validate_id, wants_socket_lb};
 
     #[test]
     fn interface_names_fit_and_differ() {
@@ -261,6 +283,13 @@ mod tests {
         assert!(name.starts_with("tg") && name[2..].bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_ne!(name, host_ifname("b"));
         assert_eq!(name, host_ifname("a"));
+    }
+
+    #[test]
+    fn only_off_switches_the_sockets_off() {
+        let annotated = |value: &str| [(SOCKET_LB_ANNOTATION.to_owned(), value.to_owned())].into();
+        assert!(!wants_socket_lb(&annotated("off")));
+        assert!(wants_socket_lb(&annotated("on")) && wants_socket_lb(&BTreeMap::new()));
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub struct EndpointRecord {
     pub host_ifname: String,
     pub host_ifindex: u32,
     pub mtu: u32,
+    /// Whether the pod's sockets are translated.
+    #[serde(default = "translated")]
+    pub socket_lb: bool,
+    /// The cookie of the pod's network namespace; 0 in records that do not say.
+    #[serde(default)]
+    pub netns_cookie: u64,
 }
 
 /// The pod that a container belongs to.
@@ -144,6 +150,10 @@ pub(super) fn remove_if_present(path: &Path) -> Result<()> {
     }
 }
 
+const fn translated() -> bool {
+    true
+}
+
 fn path(state_dir: &Path, container_id: &str) -> PathBuf {
     state_dir.join(format!("{container_id}.json"))
 }
@@ -174,6 +184,8 @@ mod tests {
             host_ifname: "tg00000000001".to_owned(),
             host_ifindex: 7,
             mtu: 1400,
+            socket_lb: true,
+            netns_cookie: 9,
         }
     }
 

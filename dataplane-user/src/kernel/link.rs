@@ -188,8 +188,11 @@ pub(super) fn attached(link: BorrowedFd<'_>) -> io::Result<Attached> {
     })
 }
 
-/// The cookie of the calling thread's network namespace.
-pub(super) fn netns_cookie() -> io::Result<u64> {
+/// The cookie of the calling thread's network namespace: what the kernel knows it by for as long as it lives.
+///
+/// # Errors
+/// If the kernel does not tell (before Linux 5.14).
+pub fn netns_cookie() -> io::Result<u64> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;

@@ -5,6 +5,7 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{Map, MapData, MapError};
 use dataplane_abi::backend::{self, Backend};
+use dataplane_abi::conntrack::{self, Flow, FlowKey};
 use dataplane_abi::counters::{self, FrontendCounters, ReasonCounters};
 use dataplane_abi::endpoint::{self, Endpoint};
 use dataplane_abi::frontend::{self, Frontend, FrontendKey};
@@ -28,6 +29,8 @@ pub struct Maps {
     pub socket_sticky: Table<StickyKey, Sticky>,
     /// Frontends that unconnected UDP sockets sent to. Written by the kernel; for inspection.
     pub socket_reverse: Table<ReverseKey, Reverse>,
+    /// Network namespaces whose sockets are left alone, by cookie.
+    pub socket_off: Table<u64, u32>,
     /// Counters per frontend id. The agent makes entries before frontends and removes them after.
     pub frontend_counters: CounterTable<FrontendCounters>,
     /// Counters per reason.
@@ -45,6 +48,10 @@ pub struct FamilyMaps<A> {
     pub backends: Table<u32, Backend<A>>,
     /// Local pods by address.
     pub endpoints: Table<A, Endpoint>,
+    /// Directions of flows through the packet path without an answer yet, or closed. Written by the kernel.
+    pub flows_unanswered: Table<FlowKey<A>, Flow<A>>,
+    /// Directions of flows that have their answer. Written by the kernel; collected by the agent.
+    pub flows_answered: Table<FlowKey<A>, Flow<A>>,
 }
 
 /// An address family with its maps, for code that is generic over it.
@@ -83,29 +90,27 @@ impl Maps {
     /// If one is missing, or of another layout than this build's.
     pub fn open(pin_dir: &Path) -> Result<Self, KernelError> {
         Ok(Self {
-            v4: FamilyMaps::open(pin_dir, &frontend::MAP4, &backend::MAP4, &endpoint::MAP4)?,
-            v6: FamilyMaps::open(pin_dir, &frontend::MAP6, &backend::MAP6, &endpoint::MAP6)?,
+            v4: FamilyMaps {
+                frontends: Table::open(pin_dir, &frontend::MAP4)?,
+                backends: Table::open(pin_dir, &backend::MAP4)?,
+                endpoints: Table::open(pin_dir, &endpoint::MAP4)?,
+                flows_unanswered: Table::open(pin_dir, &conntrack::NEW4)?,
+                flows_answered: Table::open(pin_dir, &conntrack::REPLIED4)?,
+            },
+            v6: FamilyMaps {
+                frontends: Table::open(pin_dir, &frontend::MAP6)?,
+                backends: Table::open(pin_dir, &backend::MAP6)?,
+                endpoints: Table::open(pin_dir, &endpoint::MAP6)?,
+                flows_unanswered: Table::open(pin_dir, &conntrack::NEW6)?,
+                flows_answered: Table::open(pin_dir, &conntrack::REPLIED6)?,
+            },
             slots: Table::open(pin_dir, &slot::MAP)?,
             socket_sticky: Table::open(pin_dir, &socket::STICKY)?,
             socket_reverse: Table::open(pin_dir, &socket::REVERSE)?,
+            socket_off: Table::open(pin_dir, &socket::OFF)?,
             frontend_counters: CounterTable::open(pin_dir, &counters::FRONTENDS)?,
             reason_counters: ReasonTable::open(pin_dir, &counters::REASONS)?,
             settings: Settings::open(pin_dir, &config::MAP)?,
-        })
-    }
-}
-
-impl<A: Family> FamilyMaps<A> {
-    fn open(
-        pin_dir: &Path,
-        frontends: &'static Layout,
-        backends: &'static Layout,
-        endpoints: &'static Layout,
-    ) -> Result<Self, KernelError> {
-        Ok(Self {
-            frontends: Table::open(pin_dir, frontends)?,
-            backends: Table::open(pin_dir, backends)?,
-            endpoints: Table::open(pin_dir, endpoints)?,
         })
     }
 }

@@ -36,10 +36,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dataplane_abi::config::{flag, setting};
-use dataplane_abi::{Layout, backend, endpoint, frontend, slot, socket};
+use dataplane_abi::{Layout, backend, conntrack, endpoint, frontend, slot, socket};
 
 pub use attach::{Attachment, DeviceClass, Side};
 pub use events::Events;
+pub use link::netns_cookie;
 pub use maps::{Family, FamilyMaps, Maps};
 pub use table::{Counted, CounterTable, Settings, Table};
 
@@ -121,6 +122,8 @@ pub struct MapSizes {
     pub endpoints: u32,
     /// Unconnected UDP sockets' translations.
     pub sockets: u32,
+    /// Directions of answered flows per family (unanswered ones get half as many); a flow has two.
+    pub flows: u32,
 }
 
 /// This node's programs, links and maps.
@@ -153,6 +156,7 @@ impl Default for MapSizes {
             backends: backend::ENTRIES_DEFAULT,
             endpoints: endpoint::ENTRIES_DEFAULT,
             sockets: socket::STICKY.entries_default,
+            flows: conntrack::REPLIED4.entries_default,
         }
     }
 }
@@ -165,7 +169,9 @@ impl MapSizes {
             "frontend_stats" => self.frontends.saturating_mul(2),
             "slots" => self.slots,
             "backends4" | "backends6" => self.backends,
-            "endpoints4" | "endpoints6" => self.endpoints,
+            "endpoints4" | "endpoints6" | "socket_off" => self.endpoints,
+            "ct_replied4" | "ct_replied6" => self.flows,
+            "ct_new4" | "ct_new6" => (self.flows / 2).max(1),
             "socket_sticky" | "socket_reverse" => self.sockets,
             _ => map.entries_default,
         }

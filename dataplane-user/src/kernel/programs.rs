@@ -22,11 +22,15 @@ pub(super) struct Programs {
 }
 
 /// The tail-called programs by their index.
-const TAIL_CALLS: [(u32, &str); 4] = [
+const TAIL_CALLS: [(u32, &str); 8] = [
     (calls::FROM_POD4, "pod_from4"),
     (calls::FROM_POD6, "pod_from6"),
     (calls::TO_POD4, "pod_to4"),
     (calls::TO_POD6, "pod_to6"),
+    (calls::NEW_FLOW4, "new_flow4"),
+    (calls::NEW_FLOW6, "new_flow6"),
+    (calls::REFUSE4, "refuse4"),
+    (calls::REFUSE6, "refuse6"),
 ];
 
 impl Programs {

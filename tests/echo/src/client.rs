@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 const LOAD_INTERVAL: Duration = Duration::from_millis(10);
 const HOLD_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -82,7 +82,7 @@ pub(crate) fn hold(address: &str, seconds: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+pub(crate) fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {
     text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is not a number")))
 }
 

@@ -194,6 +194,7 @@ fn part_roles() -> Vec<Value> {
                 (READ, "", &["namespaces", "nodes", "pods", "services"]),
                 (READ, "discovery.k8s.io", &["endpointslices"]),
                 (READ, "networking.k8s.io", &["networkpolicies"]),
+                (&["create", "patch"], "events.k8s.io", &["events"]),
             ]),
         ),
         role(
@@ -258,6 +259,7 @@ mod tests {
             ("system:tidegate:agent", resource("watch", "discovery.k8s.io", "endpointslices"), true),
             ("system:tidegate:agent", resource("get", "", "secrets"), false),
             ("system:tidegate:agent", resource("update", "", "services"), false),
+            ("system:tidegate:agent", resource("create", "events.k8s.io", "events"), true),
             ("system:tidegate:ingress", resource("list", "", "secrets"), true),
             ("system:tidegate:ingress", resource("update", "networking.k8s.io", "ingresses/status"), true),
             ("system:tidegate:ingress", resource("update", "networking.k8s.io", "ingresses"), false),

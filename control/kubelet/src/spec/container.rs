@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use control_runtime::{ContainerSpec, Mount, SandboxSpec};
+use dataplane_user::cni::SOCKET_LB_ANNOTATION;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::env::expand;
@@ -39,8 +40,14 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32) -> SandboxSpec {
         share_pid: spec.share_process_namespace.unwrap_or(false),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
         cgroup: resources::cgroup(pod),
-        labels: labels(pod),
+        labels: labels(pod).into_iter().chain(socket_switch(pod)).collect(),
     }
+}
+
+/// The annotation that the pod network asks for, which knows the sandbox only.
+fn socket_switch(pod: &Pod) -> Option<(String, String)> {
+    let value = pod.metadata.annotations.as_ref()?.get(SOCKET_LB_ANNOTATION)?;
+    Some((SOCKET_LB_ANNOTATION.to_owned(), value.clone()))
 }
 
 pub(crate) fn container(pod: &Pod, container: &Container, prepared: Prepared) -> ContainerSpec {
