@@ -67,7 +67,7 @@ async fn update(context: &Context, resource: &Arc<Resource>, config: &Value) -> 
 
 async fn create(context: &Context, resource: &Arc<Resource>, config: &Value) -> Result<Value, Status> {
     let attributes = Attributes { verb: "create", ..Attributes::of(&context.info) };
-    context.server.authorizer.require(&context.user, &attributes)?;
+    context.server.authorizer.require(&context.user, &attributes).await?;
     let mut object = merged(context, resource, config, None)?;
     let (name, uid) = (&context.info.name, meta::uid(&object));
     if !uid.is_empty() {

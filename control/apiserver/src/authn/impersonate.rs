@@ -30,12 +30,12 @@ pub(crate) async fn impersonated(server: &Server, real: &User, headers: &HeaderM
         return Err(Status::bad_request("requested impersonation without impersonating a user"));
     };
     user.name = name;
-    check(server, real, &user)?;
+    check(server, real, &user).await?;
     complete(&mut user);
     Ok(Some(user))
 }
 
-fn check(server: &Server, real: &User, user: &User) -> Result<(), Status> {
+async fn check(server: &Server, real: &User, user: &User) -> Result<(), Status> {
     let account = user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     let mut wanted = match account {
         Some((namespace, name)) => vec![("", "serviceaccounts", "", namespace, name)],
