@@ -150,5 +150,9 @@ fn install(built: &Path, object: &Path) -> anyhow::Result<()> {
     if fs::read(object).is_ok_and(|last| last == bytes) {
         return Ok(());
     }
-    fs::write(object, bytes).with_context(|| format!("cannot write {}", object.display()))
+    // Renamed into its place, so that nobody ever reads half an object.
+    let new = object.with_extension("o.new");
+    fs::write(&new, bytes)
+        .and_then(|()| fs::rename(&new, object))
+        .with_context(|| format!("cannot write {}", object.display()))
 }
