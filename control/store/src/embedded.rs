@@ -139,6 +139,8 @@ impl Embedded {
             Some(disk) => disk,
             None => create_store(directory)?,
         };
+        // Names must survive a power loss before anything that is called durable, also those that a killed process gave.
+        directory.sync().map_err(failed)?;
         let engine = match Engine::open(Arc::clone(&disk)) {
             Err(Failure::Full) => {
                 spare.give_back().map_err(failed)?;
@@ -268,7 +270,6 @@ fn create_store(directory: &dyn Directory) -> Result<Arc<dyn Disk>> {
     // The format is named durably before there is a store that it is about.
     directory.sync().map_err(failed)?;
     directory.rename(NEW_STORE, STORE).map_err(failed)?;
-    directory.sync().map_err(failed)?;
     Ok(disk)
 }
 
