@@ -68,10 +68,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut parts = JoinSet::new();
     parts.spawn(async move { server.await.context("the API server ended") });
     let config = control_controllers::Config { pod_cidrs: args.pod_cidrs, root_ca: pki("ca.crt") };
-    let client = crate::client(&layout.kubeconfig("controller-manager")).await?;
+    let client = crate::client(&layout.kubeconfig("controller-manager"), "kube-controller-manager").await?;
     let token = shutdown.clone();
     parts.spawn(async move { control_controllers::run(client, config, token).await.context("the controllers ended") });
-    let client = crate::client(&layout.kubeconfig("scheduler")).await?;
+    let client = crate::client(&layout.kubeconfig("scheduler"), "kube-scheduler").await?;
     let token = shutdown.clone();
     parts.spawn(async move { control_scheduler::run(client, token).await.context("the scheduler ended") });
 

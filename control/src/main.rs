@@ -127,10 +127,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
 }
 
-/// A client for the API server of this kubeconfig.
-async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+/// A client for the API server of this kubeconfig; the fields it writes belong to this name.
+async fn client(kubeconfig: &Path, name: &'static str) -> anyhow::Result<kube::Client> {
     let file = kube::config::Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("cannot read kubeconfig {}", kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
+    let mut config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(name)));
     Ok(kube::Client::try_from(config)?)
 }

@@ -54,7 +54,7 @@ fn alive(pid: i32) -> bool {
 /// What the API server says; a part that does not answer is a line, not a failure.
 fn print_cluster(layout: &Layout, state: &State) {
     let ask = async {
-        let client = crate::client(&layout.kubeconfig("admin")).await?;
+        let client = crate::client(&layout.kubeconfig("admin"), "tidegate").await?;
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
         let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?;
         anyhow::Ok((nodes, pods))

@@ -213,7 +213,7 @@ fn preload(args: &Args) -> Option<PathBuf> {
 
 async fn announce_when_ready(args: &Args, layout: &Layout, node_ips: &[IpAddr]) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
-    let client = crate::client(&layout.kubeconfig("admin")).await?;
+    let client = crate::client(&layout.kubeconfig("admin"), "tidegate").await?;
     addons::install(&client, node_ips, READY_PATIENCE).await?;
     let nodes: Api<Node> = Api::all(client);
     loop {

@@ -147,12 +147,14 @@ fn pages(shared: &Arc<Shared>) -> Admin {
 }
 
 async fn client(args: &Args) -> anyhow::Result<kube::Client> {
-    let config = match &args.kubeconfig {
+    let mut config = match &args.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path)?;
             kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
         }
         None => kube::Config::infer().await.context("no kubeconfig and no in-cluster configuration")?,
     };
+    // The fields it writes belong to this name.
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static("tidegate-ingress")));
     kube::Client::try_from(config).context("cannot make the API client")
 }

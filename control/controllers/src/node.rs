@@ -55,10 +55,13 @@ async fn reconcile(cluster: &Cluster, ranges: &Ranges, name: &str) -> anyhow::Re
         return Ok(Next::Await);
     }
     let api: Api<Node> = Api::all(cluster.client.clone());
-    if node.spec.as_ref().is_none_or(|spec| spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty)) {
-        // From the server, not from the informer: a range given a moment ago must count as taken.
+    if pod_cidrs(&node).is_empty() {
+        // From the server, not from the informer: a range given a moment ago must count as taken, and as this node's.
         let nodes = api.list(&Default::default()).await?.items;
-        let taken = nodes.iter().filter_map(|node| node.spec.as_ref()?.pod_cidrs.clone()).flatten().collect();
+        if nodes.iter().any(|node| node.name_any() == name && !pod_cidrs(node).is_empty()) {
+            return Ok(Next::After(LOOK_EVERY));
+        }
+        let taken = nodes.iter().flat_map(pod_cidrs).cloned().collect();
         let cidrs = ranges.next(&taken).with_context(|| format!("no pod range is left for node {name}"))?;
         let patch = json!({"spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}});
         api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
@@ -76,6 +79,10 @@ async fn reconcile(cluster: &Cluster, ranges: &Ranges, name: &str) -> anyhow::Re
         api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     }
     Ok(Next::After(LOOK_EVERY))
+}
+
+fn pod_cidrs(node: &Node) -> &[String] {
+    node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default()
 }
 
 fn is_silent(node: &Node, lease: Option<&Lease>, now: Timestamp) -> bool {

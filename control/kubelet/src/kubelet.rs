@@ -132,7 +132,9 @@ async fn live(reporter: NodeReporter, client: Client, events: Events) {
 async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("cannot read kubeconfig {}", kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    // The fields it writes belong to this name.
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static("kubelet")));
     Ok(Client::try_from(config)?)
 }
 
