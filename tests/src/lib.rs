@@ -1,5 +1,7 @@
 //! Harness and tests that cross crates.
 
+pub mod cluster;
 pub mod kernel_sandbox;
+pub mod kubectl;
 pub mod packet;
 pub mod pod;

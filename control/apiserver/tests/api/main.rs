@@ -5,6 +5,7 @@
 mod deletion;
 mod identity;
 mod kubelet;
+mod quotas;
 mod reads;
 mod services;
 mod support;
