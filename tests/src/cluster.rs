@@ -72,6 +72,17 @@ impl Cluster {
     }
 
     #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A folder that goes with the cluster.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.path("data")
     }
