@@ -156,6 +156,14 @@ async fn route(context: &Context, method: &Method, request: Request<Incoming>) -
         if let Some(warning) = &custom.deprecation {
             context.warn(warning.clone());
         }
+        if custom.needs_webhook {
+            return Err(Status::internal(format!(
+                "conversion webhook for {}, Kind={} failed: this server calls no conversion webhooks, only {} is served",
+                resource.api_version(),
+                resource.kind,
+                custom.stored_as
+            )));
+        }
         body::check_media_type(context, request.headers())?;
     }
     if !info.subresource.is_empty() {

@@ -8,14 +8,14 @@ use crate::value::set;
 
 impl Kind {
     /// Makes a stored object one of this version.
-    pub(crate) fn from_stored(&self, api_version: &str, object: &mut Value) {
+    pub(crate) fn read_stored(&self, api_version: &str, object: &mut Value) {
         set(object, "apiVersion", api_version);
         prune(&self.schema, object);
         defaults::apply(&self.schema, object);
     }
 
     /// Makes an object of this version what is stored.
-    pub(crate) fn to_stored(&self, object: &mut Value) {
+    pub(crate) fn make_stored(&self, object: &mut Value) {
         set(object, "apiVersion", self.stored_as.as_str());
         if let Some(schema) = &self.stored_schema {
             prune(schema, object);

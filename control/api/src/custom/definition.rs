@@ -198,6 +198,7 @@ impl Definition {
             columns: Columns::parse(&version["additionalPrinterColumns"]),
             selectable: selectable.map(|path| path.strip_prefix('.').unwrap_or(path).to_owned()).collect(),
             scale: Scale::parse(&version["subresources"]["scale"]),
+            needs_webhook: stored_schema.is_some() && spec["conversion"]["strategy"] == "Webhook",
             stored_as,
             stored_schema,
             deprecation: (version["deprecated"] == true).then(|| self.deprecation(spec, version)),

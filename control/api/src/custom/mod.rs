@@ -58,6 +58,8 @@ pub struct Kind {
     pub stored_as: String,
     /// The schema of the stored version, where that is another one.
     stored_schema: Option<Arc<Schema>>,
+    /// Only a webhook could convert what is stored; there is no client for them here.
+    pub needs_webhook: bool,
     /// Sent with every answer of a deprecated version.
     pub deprecation: Option<String>,
     /// The schema as its definition spells it, to be published; JSON text, because it is large and seldom read.

@@ -217,7 +217,7 @@ impl Resource {
         if let Some(conversion) = self.conversion {
             (conversion.to_stored)(object);
         } else if let Some(custom) = &self.custom {
-            custom.to_stored(object);
+            custom.make_stored(object);
         }
     }
 
@@ -236,7 +236,7 @@ impl Resource {
         if let Some(conversion) = self.conversion {
             (conversion.from_stored)(object);
         } else if let Some(custom) = &self.custom {
-            custom.from_stored(&self.api_version(), object);
+            custom.read_stored(&self.api_version(), object);
         }
     }
 }

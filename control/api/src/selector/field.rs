@@ -111,13 +111,10 @@ impl Term {
 }
 
 fn field_value(object: &Value, field: &str) -> String {
-    match field {
-        // Events carry their source in one of two places.
-        "source" => {
-            let component = object["source"]["component"].as_str().filter(|component| !component.is_empty());
-            return component.or(object["reportingComponent"].as_str()).unwrap_or("").to_owned();
-        }
-        _ => {}
+    // Events carry their source in one of two places.
+    if field == "source" {
+        let component = object["source"]["component"].as_str().filter(|component| !component.is_empty());
+        return component.or(object["reportingComponent"].as_str()).unwrap_or("").to_owned();
     }
     let value = field.split('.').fold(object, |value, key| &value[key]);
     match value {

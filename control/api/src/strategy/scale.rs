@@ -13,7 +13,6 @@ use crate::value::int;
 ///
 /// # Errors
 /// If a custom resource does not say how many replicas it wants.
-#[must_use]
 pub fn scale_of(resource: &Resource, workload: &Value) -> Result<Value, Status> {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

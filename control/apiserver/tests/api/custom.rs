@@ -495,3 +495,18 @@ async fn applies_merge_by_the_schema() {
     let swagger = server.admin.get("/openapi/v2").await.expect(200);
     assert!(swagger["definitions"]["com.example.v1.Widget"]["properties"]["spec"].is_object());
 }
+
+#[tokio::test]
+async fn a_version_that_only_a_webhook_converts_says_so() {
+    let server = TestServer::start().await;
+    let mut two = definition("widgets", "Widget");
+    let mut beta = two["spec"]["versions"][0].clone();
+    (beta["name"], beta["storage"]) = ("v1beta1".into(), false.into());
+    two["spec"]["versions"].as_array_mut().unwrap().push(beta);
+    two["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": "https://127.0.0.1:1/convert"}}});
+    server.admin.post(DEFINITIONS, two).await.expect(201);
+    server.admin.get(WIDGETS).await.expect(200);
+    let refused = server.admin.get(&WIDGETS.replace("/v1/", "/v1beta1/")).await.message(500);
+    assert!(refused.contains("conversion webhook for example.com/v1beta1, Kind=Widget failed"), "{refused}");
+}
