@@ -108,7 +108,7 @@ fn legacy_resource(resource: &Resource) -> Value {
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": verbs(&resource.verbs),
+        "verbs": verbs(&resource.advertised_verbs()),
     });
     if !resource.short_names.is_empty() {
         body["shortNames"] = resource.short_names.clone().into();
@@ -141,7 +141,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
         "responseKind": response_kind(&resource.gvk()),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
-        "verbs": verbs(&resource.verbs),
+        "verbs": verbs(&resource.advertised_verbs()),
     });
     if !resource.short_names.is_empty() {
         body["shortNames"] = resource.short_names.clone().into();

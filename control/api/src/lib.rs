@@ -1,5 +1,6 @@
 //! The Kubernetes API as data: schemas, protobuf, defaulting, validation, patches, tables. No I/O.
 
+pub mod custom;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;

@@ -6,12 +6,15 @@
 
 use serde_json::{Map, Value};
 
+use crate::custom;
 use crate::quantity::Quantity;
 use crate::schema::{self, Alternative, Field, Message, Presence, Shape};
 
 /// Brings an object of this type into its normal form.
 pub fn prune(message: &Message, value: &mut Value) {
-    if let Value::Object(object) = value {
+    if let Some(schema) = &message.structural {
+        custom::prune(schema, value);
+    } else if let Value::Object(object) = value {
         prune_object(message, object);
     }
 }

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value};
 
+use crate::custom;
 use crate::decode::{self, Node};
 use crate::protobuf;
 use crate::prune::prune;
@@ -17,7 +18,7 @@ use crate::schema::{self, Alternative, Home, Message, Shape};
 use crate::status::Status;
 
 /// The most unknown and repeated fields that one answer lists.
-const STRICT_ERRORS_MAX: usize = 100;
+pub(crate) const STRICT_ERRORS_MAX: usize = 100;
 
 /// What is wrong with an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,7 +71,15 @@ pub fn decode_value(message: &Message, value: Value) -> Result<Body, Status> {
 
 /// Compares an object with its type.
 pub fn check<T: Json>(message: &Message, object: &T) -> Findings {
-    let mut walk = Walk::default();
+    match &message.structural {
+        Some(schema) => custom::findings(schema, object),
+        None => check_below(message, object, ""),
+    }
+}
+
+/// The same for a part of an object; what is found gets this path.
+pub(crate) fn check_below<T: Json>(message: &Message, object: &T, path: &str) -> Findings {
+    let mut walk = Walk { path: path.to_owned(), ..Walk::default() };
     // An error stops the walk; what it says is in the findings.
     let _ = walk.object(message, object);
     walk.findings

@@ -1,12 +1,13 @@
 //! Whatever a client sends, preparing, checking and printing it ends in an answer, never in a panic.
 
+use control_api::custom::{Definition, Taken};
 use control_api::registry::Registry;
 use control_api::strategy::{Birth, apply_scale, prepare_for_create, prepare_for_update, scale_of, service};
 use control_api::table::{IncludeObject, TableOptions, table_of_one};
 use control_api::{defaults, validation};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Field names that some rule looks at, so that random objects are looked at too.
 const FIELDS: &[&str] = &[
@@ -194,13 +195,36 @@ fn object() -> impl Strategy<Value = Value> {
     })
 }
 
+/// The built-in resources and a custom one with a bit of everything.
+fn registry() -> Registry {
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "required": ["replicas"], "properties": {
+            "replicas": {"type": "integer", "minimum": 1, "default": 1},
+            "selector": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "template": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^a"}}}}},
+            "oneOf": [{"required": ["ports"]}, {"required": ["template"]}]},
+        "data": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 2, "nullable": true}},
+        "status": {"type": "object", "properties": {"phase": {"type": "string", "enum": ["A", "B"]}}}}});
+    let names = json!({"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"});
+    let mut definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": names, "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}}}]}});
+    let settled = Definition::of(&definition, None).settle(&Taken::default()).expect("a new definition");
+    settled.write(&mut definition, jiff::Timestamp::UNIX_EPOCH);
+    let mut registry = Registry::builtin();
+    registry.insert_custom([&Definition::of(&definition, None)]);
+    registry
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn every_kind_survives_every_object(first in object(), second in object()) {
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
-        for resource in Registry::builtin().iter() {
+        for resource in registry().iter() {
             let namespace = if resource.namespaced { "default" } else { "" };
             let birth = Birth { namespace, now, uid: "u", suffix: "x2z4c" };
             let mut old = first.clone();
@@ -219,14 +243,16 @@ proptest! {
                 prop_assert_eq!(cells, table["columnDefinitions"].as_array().map(Vec::len));
             }
             let _ = service::plan_addresses(&mut old.clone(), &[service::Family::V4, service::Family::V6]);
-            let scale = scale_of(&old);
-            let _ = apply_scale("apps", "deployments", &mut old, &scale);
+            if let Ok(scale) = scale_of(resource, &old) {
+                let _ = apply_scale(resource, &mut old, &scale);
+            }
+            let _ = Definition::of(&old, None).settle(&Taken::default());
         }
     }
 
     #[test]
     fn defaulting_twice_equals_defaulting_once(object in object()) {
-        for resource in Registry::builtin().iter() {
+        for resource in registry().iter() {
             let mut once = object.clone();
             defaults::apply(resource, &mut once);
             let mut twice = once.clone();

@@ -32,11 +32,19 @@ pub(crate) async fn apply(context: &Context, resource: &Arc<Resource>, body: Inc
     for _ in 0..ATTEMPTS_MAX {
         match update(context, resource, &config).await {
             Err(status) if status.code == 404 && context.info.subresource.is_empty() => {}
-            updated => return form::one(context, resource, updated?, wanted, StatusCode::OK),
+            updated => {
+                let updated = updated?;
+                write::published(context, resource, &updated).await;
+                return form::one(context, resource, updated, wanted, StatusCode::OK);
+            }
         }
         match create(context, resource, &config).await {
             Err(status) if status.reason == "AlreadyExists" => {}
-            created => return form::one(context, resource, created?, wanted, StatusCode::CREATED),
+            created => {
+                let created = created?;
+                write::published(context, resource, &created).await;
+                return form::one(context, resource, created, wanted, StatusCode::CREATED);
+            }
         }
     }
     Err(Status::internal("the object came and went again and again"))
@@ -49,15 +57,15 @@ pub(crate) async fn apply_scale(context: &Context, resource: &Arc<Resource>, bod
     let kind = scale_kind();
     let message = body::message(&kind)?;
     let scaled = write::modify_as(context, resource, Ownership::Decided, |current| {
-        let shown = strategy::scale_of(current);
+        let shown = strategy::scale_of(resource, current)?;
         let time = now();
         let request = Application { live: Some(&shown), ..application(context, &config, &kind, message, &time) };
-        let (scale, managers) = managed_fields::apply_scale(&request, current, &["spec", "replicas"])?;
+        let (scale, managers) = managed_fields::apply_scale(&request, current, &strategy::replicas_path(resource))?;
         let mut object = with_scale(resource, current, &scale)?;
         managed_fields::write(&mut object, &managers);
         Ok(object)
     });
-    reply::value(StatusCode::OK, &strategy::scale_of(&scaled.await?), wanted)
+    reply::value(StatusCode::OK, &strategy::scale_of(resource, &scaled.await?)?, wanted)
 }
 
 async fn update(context: &Context, resource: &Arc<Resource>, config: &Value) -> Result<Value, Status> {
@@ -81,7 +89,7 @@ async fn create(context: &Context, resource: &Arc<Resource>, config: &Value) -> 
 /// What becomes of the object, which must still be the one that the path names.
 fn merged(context: &Context, resource: &Resource, config: &Value, live: Option<&Value>) -> Result<Value, Status> {
     let (kind, info) = (resource.gvk(), &context.info);
-    let message = body::message(&kind)?;
+    let message = body::message_of(resource)?;
     let ignored = strategy::ignored_fields(resource, message, &info.subresource);
     let time = now();
     let request = Application { live, ignored: &ignored, ..application(context, config, &kind, message, &time) };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use control_api::protobuf;
-use control_api::registry::{GroupVersionKind, api_version};
+use control_api::registry::{GroupVersionKind, Resource, api_version};
 use control_api::schema::{self, Message};
 use control_api::status::Status;
 use control_api::strict::{self, Body};
@@ -17,6 +17,8 @@ use crate::handler::Context;
 /// As upstream: what etcd takes, twice.
 const BODY_BYTES_MAX: usize = 3 << 20;
 const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+const CUSTOM_PATCH_TYPES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 pub(crate) async fn read(body: Incoming) -> Result<Bytes, Status> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
@@ -55,17 +57,52 @@ impl FieldValidation {
     }
 }
 
+/// Custom resources are not written as protobuf, and know no strategic merge patch.
+///
+/// # Errors
+/// 415 for these.
+pub(crate) fn check_media_type(context: &Context, headers: &HeaderMap) -> Result<(), Status> {
+    match (context.info.verb, media_type(headers)) {
+        ("patch", "application/strategic-merge-patch+json") => Err(Status::unsupported_media_type(CUSTOM_PATCH_TYPES)),
+        ("create" | "update", protobuf::MEDIA_TYPE) if context.info.subresource != "scale" => {
+            Err(Status::unsupported_media_type(&MEDIA_TYPES[..2]))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The message of a resource's objects.
+pub(crate) fn message_of(resource: &Resource) -> Result<&Message, Status> {
+    resource.message().ok_or_else(|| no_schema(&resource.gvk()))
+}
+
+fn no_schema(kind: &GroupVersionKind) -> Status {
+    Status::internal(format!("kind {} of {} has no schema", kind.kind, kind.api_version()))
+}
+
 /// The message of a kind that this server serves.
 pub(crate) fn message(kind: &GroupVersionKind) -> Result<&'static Message, Status> {
-    schema::kind(&kind.group, &kind.version, &kind.kind)
-        .ok_or_else(|| Status::internal(format!("kind {} of {} has no schema", kind.kind, kind.api_version())))
+    schema::kind(&kind.group, &kind.version, &kind.kind).ok_or_else(|| no_schema(kind))
 }
 
 /// Reads a body that must hold an object of this kind.
 pub(crate) async fn object(context: &Context, kind: &GroupVersionKind, body: Incoming) -> Result<Value, Status> {
+    object_as(context, kind, message(kind)?, body).await
+}
+
+/// Reads a body that must hold an object of this resource.
+pub(crate) async fn object_of(context: &Context, resource: &Resource, body: Incoming) -> Result<Value, Status> {
+    object_as(context, &resource.gvk(), message_of(resource)?, body).await
+}
+
+async fn object_as(
+    context: &Context,
+    kind: &GroupVersionKind,
+    message: &Message,
+    body: Incoming,
+) -> Result<Value, Status> {
     let validation = FieldValidation::of(context)?;
     let bytes = read(body).await?;
-    let message = message(kind)?;
     let body = decode(context, message, &bytes)?;
     match validation {
         FieldValidation::Ignore => {}

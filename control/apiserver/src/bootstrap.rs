@@ -42,7 +42,7 @@ pub(crate) async fn start(server: &Arc<Server>) -> anyhow::Result<Tasks> {
 }
 
 /// A request that the server makes of itself.
-fn context(server: &Arc<Server>, verb: &'static str, namespace: &str, name: &str) -> Context {
+pub(crate) fn context(server: &Arc<Server>, verb: &'static str, namespace: &str, name: &str) -> Context {
     let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT, HeaderValue::from_static("tidegate-apiserver"));
     let groups = vec![MASTERS.into(), AUTHENTICATED.into()];

@@ -10,13 +10,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::authz::{Policy, Sources, Waiter};
+use crate::definitions;
 use crate::state::Server;
 
 const RBAC_PREFIX: &str = "/registry/rbac.authorization.k8s.io/";
 const PODS_PREFIX: &str = "/registry/core/pods/";
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// After a lost watch.
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Background tasks of a server.
 pub(crate) struct Tasks(JoinSet<()>);
@@ -30,6 +31,7 @@ impl Tasks {
 /// Reads what is there and goes on following in the background.
 pub(crate) async fn start(server: &Arc<Server>) -> control_store::Result<Tasks> {
     let mut tasks = JoinSet::new();
+    definitions::start(server, &mut tasks).await?;
     let (rbac, watch) = read_rbac(server).await?;
     let (policy, waiters) = mpsc::unbounded_channel();
     tasks.spawn(follow_rbac(Arc::clone(server), rbac, watch, waiters));

@@ -17,7 +17,9 @@ use crate::authz::Attributes;
 use crate::reply::{self, Body, Reply};
 use crate::request::RequestInfo;
 use crate::state::Server;
-use crate::{delete, discovery, eviction, health, log, negotiate, read, reviews, stream, subresource, watch, write};
+use crate::{
+    body, delete, discovery, eviction, health, log, negotiate, read, reviews, stream, subresource, watch, write,
+};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Paths that nobody needs an identity for.
@@ -150,6 +152,20 @@ async fn route(context: &Context, method: &Method, request: Request<Incoming>) -
     let resource = context.server.resource(&info.group, &info.version, &info.resource);
     let resource = resource.ok_or_else(Status::no_such_path)?;
     check_scope(&resource, info)?;
+    if let Some(custom) = &resource.custom {
+        if let Some(warning) = &custom.deprecation {
+            context.warn(warning.clone());
+        }
+        if custom.needs_webhook {
+            return Err(Status::internal(format!(
+                "conversion webhook for {}, Kind={} failed: this server calls no conversion webhooks, only {} is served",
+                resource.api_version(),
+                resource.kind,
+                custom.stored_as
+            )));
+        }
+        body::check_media_type(context, request.headers())?;
+    }
     if !info.subresource.is_empty() {
         return subresource_request(context, &resource, request).await;
     }
@@ -188,7 +204,11 @@ fn check_scope(resource: &Resource, info: &RequestInfo) -> Result<(), Status> {
 
 async fn subresource_request(context: &Context, resource: &Arc<Resource>, request: Request<Incoming>) -> Reply {
     let info = &context.info;
-    let sub = resource.subresource(&info.subresource).ok_or_else(Status::no_such_path)?;
+    let missing = || match &resource.custom {
+        Some(_) => Status::not_found(&resource.group, &resource.plural, &info.name),
+        None => Status::no_such_path(),
+    };
+    let sub = resource.subresource(&info.subresource).ok_or_else(missing)?;
     if !sub.verbs.iter().any(|verb| verb.as_str() == info.verb) {
         return Err(Status::method_not_allowed());
     }

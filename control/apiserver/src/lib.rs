@@ -18,6 +18,7 @@ mod authz;
 mod body;
 mod bootstrap;
 mod config;
+mod definitions;
 mod delete;
 mod discovery;
 mod eviction;

@@ -1,18 +1,26 @@
-//! OpenAPI documents, made on first use and kept.
+//! OpenAPI documents, made on first use and kept for as long as their resources stay the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use control_api::openapi;
-use control_api::registry::Registry;
+use control_api::registry::{Registry, Resource};
 use parking_lot::Mutex;
 
 #[derive(Default)]
 pub(crate) struct OpenApi {
-    /// By path below `/openapi/v3/`, with the hash that the index names.
-    documents: Mutex<HashMap<String, (Bytes, String)>>,
+    /// By path below `/openapi/v3/`.
+    documents: Mutex<HashMap<String, Document>>,
     swagger: Mutex<Option<Arc<Swagger>>>,
+}
+
+/// One group and version as OpenAPI v3.
+struct Document {
+    resources: Vec<Arc<Resource>>,
+    bytes: Bytes,
+    /// What the index names it by.
+    hash: String,
 }
 
 /// All of a registry as Swagger 2.0.
@@ -50,10 +58,12 @@ impl OpenApi {
                 .map(|(group, version)| (openapi::path(group, version), group.to_owned(), version.to_owned()))
                 .collect();
             let _unpacked = openapi::Descriptions::get();
+            documents.retain(|path, _| paths.iter().any(|(served, ..)| served == path));
             for (path, group, version) in &paths {
                 make(&mut documents, registry, path, group, version);
             }
-            let entries = paths.iter().filter_map(|(path, ..)| Some((path.as_str(), documents.get(path)?.1.as_str())));
+            let entries =
+                paths.iter().filter_map(|(path, ..)| Some((path.as_str(), documents.get(path)?.hash.as_str())));
             return Some(openapi::index(entries).to_string().into());
         }
         let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
@@ -65,14 +75,20 @@ impl OpenApi {
             return None;
         }
         make(&mut documents, registry, path, &group, &version);
-        documents.get(path).map(|(bytes, _)| bytes.clone())
+        documents.get(path).map(|document| document.bytes.clone())
     }
 }
 
-fn make(documents: &mut HashMap<String, (Bytes, String)>, registry: &Registry, path: &str, group: &str, version: &str) {
-    if !documents.contains_key(path) {
+fn make(documents: &mut HashMap<String, Document>, registry: &Registry, path: &str, group: &str, version: &str) {
+    let members = registry.iter().filter(|resource| resource.group == group && resource.version == version);
+    let resources: Vec<Arc<Resource>> = members.cloned().collect();
+    let is_same = |document: &Document| {
+        document.resources.len() == resources.len()
+            && document.resources.iter().zip(&resources).all(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    if !documents.get(path).is_some_and(is_same) {
         let bytes = Bytes::from(openapi::document(registry, group, version).to_string());
         let hash = openapi::hash(&bytes);
-        documents.insert(path.to_owned(), (bytes, hash));
+        documents.insert(path.to_owned(), Document { resources, bytes, hash });
     }
 }

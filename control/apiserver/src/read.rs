@@ -32,7 +32,7 @@ pub(crate) async fn get(context: &Context, resource: &Resource) -> Reply {
     let key = resource.key(&info.namespace, &info.name);
     let entry = context.server.store.get(&key).await.map_err(store_failure)?;
     let entry = entry.ok_or_else(|| Status::not_found(&resource.group, &resource.plural, &info.name))?;
-    if wanted == PLAIN && resource.conversion.is_none() {
+    if wanted == PLAIN && resource.is_served_as_stored() {
         let body = reply::full(object::splice(&entry.value, entry.revision));
         return Ok(reply::with_type(StatusCode::OK, "application/json", body));
     }
@@ -50,7 +50,7 @@ pub(crate) async fn list(context: &Context, resource: &Resource) -> Reply {
         Ok(listed) => listed,
         Err(refused) => return refused.answer(),
     };
-    if wanted == PLAIN && resource.conversion.is_none() {
+    if wanted == PLAIN && resource.is_served_as_stored() {
         return Ok(plain(resource, listed));
     }
     let objects: Result<Vec<Value>, Status> =

@@ -8,7 +8,7 @@ use control_api::registry::{Registry, Resource};
 use control_api::status::Status;
 use control_store::{Entry, Error, Store};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::quota::Turns;
@@ -16,6 +16,7 @@ use crate::allocation::Allocator;
 use crate::authn::token::Tokens;
 use crate::authz::Authorizer;
 use crate::config::Config;
+use crate::definitions::Progress;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::object;
@@ -27,6 +28,9 @@ const REQUESTS_IN_FLIGHT_MAX: usize = 600;
 pub(crate) struct Server {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: ArcSwap<Registry>,
+    /// Told when another registry is in force.
+    pub(crate) registry_changes: watch::Sender<()>,
+    pub(crate) definitions: Progress,
     pub(crate) tokens: Tokens,
     pub(crate) authorizer: Authorizer,
     pub(crate) allocator: Allocator,
@@ -63,6 +67,8 @@ impl Server {
             in_flight: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
             advertised: Advertised { addresses: config.advertise_addresses.clone(), port: config.advertise_port },
             registry: ArcSwap::from_pointee(registry),
+            registry_changes: watch::Sender::new(()),
+            definitions: Progress::default(),
             shutdown,
             ready: AtomicBool::new(false),
         }))
@@ -74,6 +80,20 @@ impl Server {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.shutdown.is_cancelled()
+    }
+
+    /// Puts a registry in force as a whole: requests go on with the one that they began with.
+    pub(crate) fn publish(&self, registry: Registry) {
+        self.registry.store(Arc::new(registry));
+        self.registry_changes.send_replace(());
+    }
+
+    /// Whether a resource is still served in this very form.
+    pub(crate) fn still_serves(&self, resource: &Arc<Resource>) -> bool {
+        let registry = self.registry.load();
+        let found = registry.get(&resource.group, &resource.version, &resource.plural);
+        let kind = |resource: &Arc<Resource>| resource.custom.as_ref().map(Arc::as_ptr);
+        found.is_some_and(|found| kind(found) == kind(resource))
     }
 
     pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {

@@ -25,15 +25,16 @@ pub(crate) async fn scale_get(context: &Context, resource: &Arc<Resource>) -> Re
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
     let info = &context.info;
     let found = context.server.read(resource, &info.namespace, &info.name).await?;
-    let (_, object) = found.ok_or_else(|| Status::not_found(&resource.group, &resource.plural, &info.name))?;
-    reply::value(StatusCode::OK, &strategy::scale_of(&object), wanted)
+    let (_, mut object) = found.ok_or_else(|| Status::not_found(&resource.group, &resource.plural, &info.name))?;
+    resource.from_stored(&mut object);
+    reply::value(StatusCode::OK, &strategy::scale_of(resource, &object)?, wanted)
 }
 
 pub(crate) async fn scale_update(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
     let scale = body::object(context, &scale_kind(), body).await?;
     let scaled = write::modify(context, resource, |current| with_scale(resource, current, &scale)).await?;
-    reply::value(StatusCode::OK, &strategy::scale_of(&scaled), wanted)
+    reply::value(StatusCode::OK, &strategy::scale_of(resource, &scaled)?, wanted)
 }
 
 pub(crate) async fn scale_patch(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
@@ -44,16 +45,16 @@ pub(crate) async fn scale_patch(context: &Context, resource: &Arc<Resource>, bod
     let patch = Patch::read(context, body).await?;
     let message = body::message(&scale_kind())?;
     let scaled = write::modify(context, resource, |current| {
-        let scale = patch.apply(context, message, &strategy::scale_of(current))?;
+        let scale = patch.apply(context, message, &strategy::scale_of(resource, current)?)?;
         with_scale(resource, current, &scale)
     });
-    reply::value(StatusCode::OK, &strategy::scale_of(&scaled.await?), wanted)
+    reply::value(StatusCode::OK, &strategy::scale_of(resource, &scaled.await?)?, wanted)
 }
 
 pub(crate) fn with_scale(resource: &Resource, current: &Value, scale: &Value) -> Result<Value, Status> {
     refuse(&scale_kind(), meta::name(current), validation::validate_scale(scale))?;
     let mut object = current.clone();
-    strategy::apply_scale(&resource.group, &resource.plural, &mut object, scale)?;
+    strategy::apply_scale(resource, &mut object, scale)?;
     // Of a scale without a version, any concurrent write is as good.
     if meta::resource_version(scale).is_empty() {
         meta::set_field(&mut object, "resourceVersion", Value::Null);

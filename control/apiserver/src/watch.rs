@@ -24,7 +24,7 @@ use crate::object;
 use crate::read::too_large;
 use crate::reply::{self, Reply};
 use crate::selection::Selection;
-use crate::state::store_failure;
+use crate::state::{Server, store_failure};
 
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Without a wish of the client, a watch ends after between once and twice this time.
@@ -70,6 +70,7 @@ pub(crate) async fn watch(context: &Context, resource: &Arc<Resource>) -> Reply 
         bookmarks: options.bookmarks.then_some(bookmarks),
         deadline: Instant::now() + timeout,
         shutdown: context.server.shutdown.clone(),
+        served: resource.custom.is_some().then(|| Served::new(context, resource)),
         sent: context.server.metrics.watch_events.clone(),
         _gauge: Gauge(gauge),
         ended: false,
@@ -167,6 +168,8 @@ struct Stream {
     bookmarks: Option<Interval>,
     deadline: Instant,
     shutdown: CancellationToken,
+    /// Set for a resource that may be taken away.
+    served: Option<Served>,
     sent: prometheus::IntCounter,
     _gauge: Gauge,
     ended: bool,
@@ -191,6 +194,13 @@ impl Stream {
                     self.ended = true;
                     if self.bookmarks.is_some() {
                         self.add_bookmark(&mut frame);
+                    }
+                }
+                () = no_longer(self.served.as_mut()) => {
+                    self.ended = true;
+                    // The last events are those of its own objects' deletion.
+                    while let Some(event) = self.watch.try_next() {
+                        self.add(&mut frame, &event);
                     }
                 }
                 () = self.shutdown.cancelled() => return None,
@@ -233,6 +243,29 @@ impl Stream {
             self.add(frame, &event);
         }
         self.view.put_bookmark(frame, revision, false);
+    }
+}
+
+/// A custom resource in the form in which a watch began with it.
+struct Served {
+    server: Arc<Server>,
+    resource: Arc<Resource>,
+    changes: tokio::sync::watch::Receiver<()>,
+}
+
+impl Served {
+    fn new(context: &Context, resource: &Arc<Resource>) -> Self {
+        let server = Arc::clone(&context.server);
+        let changes = server.registry_changes.subscribe();
+        Self { server, resource: Arc::clone(resource), changes }
+    }
+}
+
+/// Once the resource is served no more, or in another form: its clients have to begin anew.
+async fn no_longer(served: Option<&mut Served>) {
+    match served {
+        Some(served) => while served.server.still_serves(&served.resource) && served.changes.changed().await.is_ok() {},
+        None => std::future::pending().await,
     }
 }
 
@@ -308,7 +341,7 @@ impl View {
 
     /// The line that most watchers want, rendered once.
     fn put_natural(&self, frame: &mut BytesMut, kind: &str, event: &Event, shared: &Shared) {
-        if self.form != Form::Object || self.resource.conversion.is_some() {
+        if self.form != Form::Object || !self.resource.is_served_as_stored() {
             return self.put(frame, kind, &event.value, event.revision);
         }
         let line = shared.line.get_or_init(|| {
@@ -320,7 +353,7 @@ impl View {
     }
 
     fn put(&self, frame: &mut BytesMut, kind: &str, stored: &[u8], revision: u64) {
-        if self.form == Form::Object && self.resource.conversion.is_none() {
+        if self.form == Form::Object && self.resource.is_served_as_stored() {
             return put_plain(frame, kind, stored, revision);
         }
         let Some(mut object) = object::decode(stored, revision) else { return };

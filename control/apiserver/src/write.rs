@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use control_api::registry::Resource;
 use control_api::status::{Cause, Status};
-use control_api::{defaults, managed_fields, meta, names, strategy, validation};
+use control_api::{custom, defaults, managed_fields, meta, names, strategy, validation};
 use control_store::{Entry, Error, Expect, Op};
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -28,15 +28,17 @@ const EVENT_SECONDS: u64 = 3600;
 
 pub(crate) async fn create(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let object = body::object(context, &resource.gvk(), body).await?;
+    let object = body::object_of(context, resource, body).await?;
     let created = create_object(context, resource, object).await?;
+    published(context, resource, &created).await;
     form::one(context, resource, created, wanted, StatusCode::CREATED)
 }
 
 pub(crate) async fn update(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let object = body::object(context, &resource.gvk(), body).await?;
+    let object = body::object_of(context, resource, body).await?;
     let (updated, code) = update_object(context, resource, object).await?;
+    published(context, resource, &updated).await;
     form::one(context, resource, updated, wanted, code)
 }
 
@@ -55,9 +57,18 @@ pub(crate) async fn patch(context: &Context, resource: &Arc<Resource>, body: Inc
     }
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
     let patch = Patch::read(context, body).await?;
-    let message = body::message(&resource.gvk())?;
+    let message = body::message_of(resource)?;
     let patched = modify(context, resource, |current| patch.apply(context, message, current)).await?;
+    published(context, resource, &patched).await;
     form::one(context, resource, patched, wanted, StatusCode::OK)
+}
+
+/// Whoever has written a definition may use it at once.
+pub(crate) async fn published(context: &Context, resource: &Resource, object: &Value) {
+    if custom::is_definition(resource) && !context.info.dry_run().unwrap_or(true) {
+        let revision = meta::resource_version(object).parse().unwrap_or(0);
+        context.server.definitions.reached(revision).await;
+    }
 }
 
 /// Creates an object in the resource's own form and returns it as stored.
@@ -107,6 +118,10 @@ async fn create_once(
     let info = &context.info;
     let store = &*context.server.store;
     set_namespace(resource, &info.namespace, &mut object)?;
+    if resource.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(&resource.group, &resource.plural, meta::name(&object), why));
+    }
     defaults::apply(resource, &mut object);
     let request = admission::Request::new(context, resource, Operation::Create, &info.subresource, None);
     admission::mutate(&request, &mut object).await?;
@@ -254,7 +269,9 @@ async fn write_over(
     if ownership == Ownership::Tracked {
         track(context, resource, Some(current), &mut wanted)?;
     }
-    if managed_fields::same_but_for_times(current, &wanted) {
+    // A custom resource that is stored in another version is written anew even if nothing else changes.
+    let is_stored_so = resource.custom.is_none() || entry.value == stored(resource, current);
+    if is_stored_so && managed_fields::same_but_for_times(current, &wanted) {
         return Ok(Some(current.clone()));
     }
     if strategy::is_finished(resource, &wanted) {
@@ -289,13 +306,13 @@ fn track(context: &Context, resource: &Resource, old: Option<&Value>, new: &mut 
         subresource: &context.info.subresource,
         api_version: &resource.api_version(),
         time: &control_api::schema::time::seconds(jiff::Timestamp::now()),
-        message: body::message(&resource.gvk())?,
+        message: body::message_of(resource)?,
     });
     Ok(())
 }
 
 pub(crate) fn stored(resource: &Resource, object: &Value) -> bytes::Bytes {
-    if resource.conversion.is_none() {
+    if resource.is_served_as_stored() {
         return object::encode(object);
     }
     let mut object = object.clone();
@@ -304,7 +321,7 @@ pub(crate) fn stored(resource: &Resource, object: &Value) -> bytes::Bytes {
 }
 
 fn expiry(resource: &Resource) -> Option<u64> {
-    let is_event = resource.storage.1 == "events";
+    let is_event = resource.storage.0.is_empty() && resource.storage.1 == "events";
     is_event.then(|| u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0) + EVENT_SECONDS)
 }
 

@@ -18,16 +18,20 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::Cluster;
 use crate::garbage::graph::{Graph, Kind, Look, Object, OwnerRef, ResourceKey};
 use crate::queue::{self, Key, Next, Queue};
 
-/// How often new resources (custom ones) are looked for.
+/// How often new resources are looked for, beside the moments at which definitions of custom ones change.
 const DISCOVER_EVERY: Duration = Duration::from_secs(30);
+/// A definition changes several times while it is established.
+const SETTLE: Duration = Duration::from_millis(200);
+const DEFINITION: &str = "CustomResourceDefinition";
 /// Objects that nobody owns and that own nothing.
-const IGNORED: &[&str] = &["events"];
+const IGNORED: &[(&str, &str)] = &[("", "events"), ("events.k8s.io", "events")];
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
@@ -36,6 +40,7 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         client: cluster.client.clone(),
         cluster: Arc::downgrade(cluster),
         graph: Mutex::default(),
+        definitions: Notify::new(),
     });
     let shared = Arc::clone(&collector);
     // Keys are uids: names come and go, and one uid is one object.
@@ -51,33 +56,41 @@ struct Collector {
     /// Told of what is gone.
     cluster: Weak<Cluster>,
     graph: Mutex<Graph>,
+    /// A definition of a custom resource came, changed or went.
+    definitions: Notify,
 }
 
 impl Collector {
     /// Starts a watch for every resource that can be listed, watched and deleted, now and when new ones appear.
     async fn watch_everything(self: Arc<Self>, queue: Queue) -> anyhow::Result<()> {
-        let mut watched: BTreeMap<ResourceKey, tokio::task::AbortHandle> = BTreeMap::new();
+        let mut watched: BTreeMap<ResourceKey, (String, tokio::task::AbortHandle)> = BTreeMap::new();
         let mut watches = JoinSet::new();
         loop {
             match self.resources().await {
                 Ok(found) => {
-                    watched.retain(|key, handle| {
-                        let stays = found.contains_key(key);
+                    watched.retain(|key, (version, handle)| {
+                        let stays = found.get(key).is_some_and(|(resource, _)| resource.version == *version);
                         if !stays {
                             handle.abort();
+                            // Its objects are unknown from now on, like those of a kind that never was.
+                            let gone = self.graph.lock().remove_resource(key);
+                            gone.iter().for_each(|uid| self.gone(uid, &queue));
                         }
                         stays
                     });
                     for (key, (resource, kind)) in found {
                         if let std::collections::btree_map::Entry::Vacant(free) = watched.entry(key.clone()) {
+                            let version = resource.version.clone();
                             let watch = Arc::clone(&self).watch(key, resource, kind, queue.clone());
-                            free.insert(watches.spawn(watch));
+                            free.insert((version, watches.spawn(watch)));
                         }
                     }
                 }
                 Err(error) => tracing::warn!(%error, "discovery failed"),
             }
-            tokio::time::sleep(DISCOVER_EVERY).await;
+            if tokio::time::timeout(DISCOVER_EVERY, self.definitions.notified()).await.is_ok() {
+                tokio::time::sleep(SETTLE).await;
+            }
         }
     }
 
@@ -87,7 +100,8 @@ impl Collector {
         let all = discovery.groups().flat_map(|group| group.recommended_resources());
         Ok(all
             .filter(|(resource, facts)| {
-                wanted.iter().all(|verb| facts.supports_operation(verb)) && !IGNORED.contains(&resource.plural.as_str())
+                let is_ignored = IGNORED.contains(&(resource.group.as_str(), resource.plural.as_str()));
+                !is_ignored && wanted.iter().all(|verb| facts.supports_operation(verb))
             })
             .map(|(resource, facts)| {
                 let kind = Kind { namespaced: facts.scope == Scope::Namespaced };
@@ -102,7 +116,11 @@ impl Collector {
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
         let mut listed = Vec::new();
         loop {
-            match events.try_next().await {
+            let event = events.try_next().await;
+            if key.1 == DEFINITION && matches!(event, Ok(Some(Event::Apply(_) | Event::Delete(_)))) {
+                self.definitions.notify_one();
+            }
+            match event {
                 Ok(Some(Event::Apply(object))) => self.seen(&key, &object, &queue),
                 Ok(Some(Event::Delete(object))) => {
                     self.gone(&object.metadata.uid.unwrap_or_default(), &queue);

@@ -1,6 +1,7 @@
 //! What upstream fills in where a client said nothing.
 
 mod core;
+mod definition;
 mod job;
 mod limits;
 pub mod pod;
@@ -12,6 +13,7 @@ use crate::registry::Resource;
 use crate::value::{child_mut, items_mut, set_default, set_if_zero};
 
 pub(crate) use self::core::{endpoints, namespace, node, secret, service};
+pub(crate) use self::definition::definition;
 pub(crate) use self::job::{cron_job, job};
 pub(crate) use self::limits::{limit_range, resource_quota};
 pub(crate) use self::pod::pod;
@@ -21,8 +23,12 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Fills in the defaults of an object, after decoding and before admission.
 pub fn apply(resource: &Resource, object: &mut Value) {
-    if object.is_object() {
-        (resource.hooks.defaults)(object);
+    if !object.is_object() {
+        return;
+    }
+    match &resource.custom {
+        Some(custom) => custom.defaults(object),
+        None => (resource.hooks.defaults)(object),
     }
 }
 

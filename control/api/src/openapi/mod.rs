@@ -1,8 +1,9 @@
 //! OpenAPI v3: one document per group and version, and the index that names them.
 //!
 //! `kubectl` reads them to explain types, to merge on the client side, and to see that the server validates fields itself
-//! (the `fieldValidation` parameter of PATCH operations).
+//! (the `fieldValidation` parameter of PATCH operations). Custom resources bring their schemas and descriptions along.
 
+mod custom;
 mod descriptions;
 mod paths;
 mod schemas;
@@ -52,6 +53,9 @@ pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
     let mut schemas = schemas::Schemas::new(group, version, &descriptions);
     let mut paths = Map::new();
     for resource in registry.iter().filter(|resource| resource.group == group && resource.version == version) {
+        if let Some(custom) = &resource.custom {
+            schemas.custom(resource, custom);
+        }
         paths::of_resource(resource, &mut schemas, &mut paths);
     }
     json!({

@@ -6,6 +6,7 @@ use super::schemas::Schemas;
 use crate::registry::{GroupVersionKind, Resource, Verb};
 
 const JSON: &str = "application/json";
+/// Custom resources have no strategic merge patch, which is the last.
 const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -20,20 +21,22 @@ pub(super) fn of_resource(resource: &Resource, schemas: &mut Schemas<'_>, paths:
     let collection = format!("{base}{scope}/{}", resource.plural);
     let list = GroupVersionKind { kind: resource.list_kind.clone(), ..resource.gvk() };
     let (kind, namespaced) = (resource.gvk(), resource.namespaced);
-    let mut builder = Builder { schemas, kind: &kind, list: &list, namespaced };
+    let patches = if resource.custom.is_some() { &PATCH_TYPES[..3] } else { &PATCH_TYPES };
+    let mut builder = Builder { schemas, kind: &kind, list: &list, namespaced, patches };
 
     let on_collection = [Verb::List, Verb::Create, Verb::DeleteCollection];
     builder.add(paths, &collection, &on_collection, &resource.verbs, false);
     if namespaced {
-        let mut everywhere = Builder { schemas: &mut *builder.schemas, kind: &kind, list: &list, namespaced: false };
+        let mut everywhere =
+            Builder { schemas: &mut *builder.schemas, kind: &kind, list: &list, namespaced: false, patches };
         everywhere.add(paths, &format!("{base}/{}", resource.plural), &[Verb::List], &resource.verbs, false);
     }
     let on_object = [Verb::Get, Verb::Update, Verb::Patch, Verb::Delete];
     builder.add(paths, &format!("{collection}/{{name}}"), &on_object, &resource.verbs, true);
     for subresource in &resource.subresources {
         let path = format!("{collection}/{{name}}/{}", subresource.name);
-        let mut builder =
-            Builder { schemas: &mut *builder.schemas, kind: &subresource.kind, list: &subresource.kind, namespaced };
+        let (kind, list) = (&subresource.kind, &subresource.kind);
+        let mut builder = Builder { schemas: &mut *builder.schemas, kind, list, namespaced, patches };
         builder.add(
             paths,
             &path,
@@ -49,6 +52,7 @@ struct Builder<'a, 'b> {
     kind: &'a GroupVersionKind,
     list: &'a GroupVersionKind,
     namespaced: bool,
+    patches: &'a [&'static str],
 }
 
 impl Builder<'_, '_> {
@@ -86,7 +90,7 @@ impl Builder<'_, '_> {
             }
             Verb::Patch => {
                 let patch = self.schemas.meta("Patch");
-                Some(PATCH_TYPES.iter().map(|kind| ((*kind).to_owned(), json!({"schema": patch}))).collect())
+                Some(self.patches.iter().map(|kind| ((*kind).to_owned(), json!({"schema": patch}))).collect())
             }
             Verb::Get | Verb::List | Verb::Watch => None,
         };

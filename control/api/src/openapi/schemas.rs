@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::custom;
 use super::descriptions::Descriptions;
+use crate::custom::Kind;
+use crate::registry::Resource;
 use crate::schema::{self, Alternative, Field, Home, Merging, Message, Presence, Shape};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -15,19 +18,32 @@ pub(super) struct Schemas<'a> {
     version: &'a str,
     descriptions: &'a Descriptions,
     done: BTreeMap<String, Value>,
+    /// The names of custom schemas, by their kinds.
+    custom: BTreeMap<String, String>,
 }
 
 impl<'a> Schemas<'a> {
     pub(super) fn new(group: &'a str, version: &'a str, descriptions: &'a Descriptions) -> Self {
-        Self { group, version, descriptions, done: BTreeMap::new() }
+        Self { group, version, descriptions, done: BTreeMap::new(), custom: BTreeMap::new() }
     }
 
     pub(super) fn finish(self) -> Value {
         self.done.into_iter().collect::<Map<String, Value>>().into()
     }
 
+    /// Makes the schemas of a custom resource and of its lists part of the document.
+    pub(super) fn custom(&mut self, resource: &Resource, kind: &Kind) {
+        let (object_meta, list_meta) = (self.meta("ObjectMeta"), self.meta("ListMeta"));
+        self.custom.insert(resource.kind.clone(), kind.message.name.to_string());
+        self.custom.insert(resource.list_kind.clone(), custom::list_name(resource, kind));
+        self.done.extend(custom::schemas(resource, kind, &object_meta, &list_meta));
+    }
+
     /// A reference to the schema of a kind, which becomes part of the document.
     pub(super) fn kind(&mut self, group: &str, version: &str, kind: &str) -> Option<Value> {
+        if let Some(name) = self.custom.get(kind).filter(|_| (group, version) == (self.group, self.version)) {
+            return Some(reference(name));
+        }
         let message = schema::kind(group, version, kind)?;
         self.add(message);
         Some(reference(&message.name))

@@ -2,6 +2,7 @@
 
 use super::hooks::{self, Hooks};
 use super::{GroupVersionKind, Resource, Subresource, Verb, event};
+use crate::custom;
 
 const APPS: &str = "apps";
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -33,6 +34,12 @@ pub(super) fn resources() -> Vec<Resource> {
         namespaced("coordination.k8s.io", "Lease", "leases", &[]).hooked(&hooks::LEASE).creating().conditional(),
         namespaced("discovery.k8s.io", "EndpointSlice", "endpointslices", &[])
             .hooked(&hooks::ENDPOINT_SLICE)
+            .generations(),
+        cluster(custom::GROUP, "CustomResourceDefinition", custom::PLURAL, &["crd", "crds"])
+            .hooked(&hooks::CUSTOM_RESOURCE_DEFINITION)
+            .category("api-extensions")
+            .conditional()
+            .status()
             .generations(),
     ]);
     all
@@ -172,10 +179,12 @@ fn cluster(group: &str, kind: &str, plural: &str, short_names: &[&str]) -> Resou
         unconditional_update: true,
         has_generation: false,
         graceful_deletion: false,
+        terminating: false,
         is_virtual: false,
         conversion: None,
         storage: (group.into(), plural.into()),
         hooks: &hooks::GENERIC,
+        custom: None,
     }
 }
 
@@ -193,8 +202,12 @@ fn without_delete_collection() -> Vec<Verb> {
 
 impl Resource {
     /// Lists it under `kubectl get all`.
-    fn all(mut self) -> Self {
-        self.categories.push("all".into());
+    fn all(self) -> Self {
+        self.category("all")
+    }
+
+    fn category(mut self, name: &str) -> Self {
+        self.categories.push(name.into());
         self
     }
 

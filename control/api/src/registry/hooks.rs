@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::names::NameRule;
 use crate::table::{Printer, printers};
 use crate::validation::{
-    self, Errors, cluster, config, disruption, endpoints, ingress, job, limit_range, network_policy, pod, quota, rbac,
-    stateful, workload,
+    self, Errors, cluster, config, definition, disruption, endpoints, ingress, job, limit_range, network_policy, pod,
+    quota, rbac, stateful, workload,
 };
 use crate::{defaults, strategy};
 
@@ -291,6 +291,15 @@ pub(super) static PRIORITY_CLASS: Hooks = Hooks {
 };
 
 pub(super) static LEASE: Hooks = Hooks { validate: cluster::lease, printer: &printers::LEASE, ..Hooks::GENERIC };
+
+pub(super) static CUSTOM_RESOURCE_DEFINITION: Hooks = Hooks {
+    defaults: defaults::definition,
+    create: strategy::definition::create,
+    update: strategy::definition::update,
+    validate: definition::definition,
+    validate_update: definition::update,
+    ..Hooks::GENERIC
+};
 
 pub(super) static ACCESS_REVIEW: Hooks = Hooks { validate: cluster::access_review, ..Hooks::GENERIC };
 

@@ -13,6 +13,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::custom;
+use crate::schema::{self, Message};
+
 pub use hooks::Hooks;
 
 /// A verb of the REST surface, spelled as discovery and RBAC spell it.
@@ -116,6 +119,8 @@ pub struct Resource {
     pub has_generation: bool,
     /// Deletion waits for whoever runs the object (`metadata.deletionGracePeriodSeconds`).
     pub graceful_deletion: bool,
+    /// Its definition is being deleted: nothing new is created.
+    pub terminating: bool,
     /// Answered from the request alone and never stored (reviews).
     pub is_virtual: bool,
     /// Set where the stored form belongs to another resource.
@@ -123,6 +128,8 @@ pub struct Resource {
     /// The group and plural under which objects are stored.
     pub storage: (String, String),
     pub hooks: &'static Hooks,
+    /// What a CustomResourceDefinition says of the kind; it then takes the place of the hooks.
+    pub custom: Option<Arc<custom::Kind>>,
 }
 
 impl Resource {
@@ -153,6 +160,34 @@ impl Resource {
         self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
+    /// The type of its objects.
+    #[must_use]
+    pub fn message(&self) -> Option<&Message> {
+        match &self.custom {
+            Some(custom) => Some(&custom.message),
+            None => schema::kind(&self.group, &self.version, &self.kind),
+        }
+    }
+
+    /// Whether this is a built-in kind of the core group.
+    #[must_use]
+    pub fn is_core(&self, kind: &str) -> bool {
+        self.group.is_empty() && self.kind == kind
+    }
+
+    /// The verbs that discovery tells of: nothing is created any more once a definition is being deleted.
+    #[must_use]
+    pub fn advertised_verbs(&self) -> Vec<Verb> {
+        let writes = [Verb::Create, Verb::Patch, Verb::Update];
+        self.verbs.iter().copied().filter(|verb| !(self.terminating && writes.contains(verb))).collect()
+    }
+
+    /// Whether objects are served byte by byte as they are stored.
+    #[must_use]
+    pub fn is_served_as_stored(&self) -> bool {
+        self.conversion.is_none() && self.custom.is_none()
+    }
+
     /// Whether `status` is written only through its subresource.
     #[must_use]
     pub fn has_status(&self) -> bool {
@@ -181,15 +216,17 @@ impl Resource {
     pub fn to_stored(&self, object: &mut serde_json::Value) {
         if let Some(conversion) = self.conversion {
             (conversion.to_stored)(object);
+        } else if let Some(custom) = &self.custom {
+            custom.make_stored(object);
         }
     }
 
-    /// The stored form of an object of this kind, copied only where the two differ.
+    /// The form of an object that rules and printers of its kind look at, copied only where it differs.
     #[must_use]
     pub fn as_stored<'a>(&self, object: &'a serde_json::Value) -> Cow<'a, serde_json::Value> {
         let mut object = Cow::Borrowed(object);
-        if self.conversion.is_some() {
-            self.to_stored(object.to_mut());
+        if let Some(conversion) = self.conversion {
+            (conversion.to_stored)(object.to_mut());
         }
         object
     }
@@ -198,6 +235,8 @@ impl Resource {
     pub fn from_stored(&self, object: &mut serde_json::Value) {
         if let Some(conversion) = self.conversion {
             (conversion.from_stored)(object);
+        } else if let Some(custom) = &self.custom {
+            custom.read_stored(&self.api_version(), object);
         }
     }
 }
@@ -223,8 +262,30 @@ impl Registry {
 
     /// Adds a resource, replacing one of the same group, version and plural.
     pub fn insert(&mut self, resource: Resource) {
+        self.insert_shared(Arc::new(resource));
+    }
+
+    /// Adds the resources of custom definitions: groups and plurals by name, of versions the preferred first. Built-in
+    /// resources are never replaced.
+    pub fn insert_custom<'a>(&mut self, definitions: impl IntoIterator<Item = &'a custom::Definition>) {
+        let resources = definitions.into_iter().flat_map(|definition| definition.resources().iter().cloned());
+        let mut resources: Vec<Arc<Resource>> = resources.filter(|resource| !self.holds(resource)).collect();
+        resources.sort_by(|a, b| {
+            let versions = custom::compare_versions(&a.version, &b.version);
+            a.group.cmp(&b.group).then(versions).then_with(|| a.plural.cmp(&b.plural))
+        });
+        resources.into_iter().for_each(|resource| self.insert_shared(resource));
+    }
+
+    /// Whether the plural or the kind is taken in the group.
+    fn holds(&self, resource: &Resource) -> bool {
+        self.resources.iter().any(|other| {
+            other.group == resource.group && (other.plural == resource.plural || other.kind == resource.kind)
+        })
+    }
+
+    fn insert_shared(&mut self, resource: Arc<Resource>) {
         self.remove(&resource.group, &resource.version, &resource.plural);
-        let resource = Arc::new(resource);
         self.by_path.insert(path(&resource.group, &resource.version, &resource.plural), resource.clone());
         self.by_kind.insert(resource.gvk(), resource.clone());
         self.resources.push(resource);

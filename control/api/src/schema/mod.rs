@@ -63,6 +63,8 @@ pub struct Message {
     pub atomic: bool,
     /// Fields that no schema names are kept instead of pruned (custom resources only).
     pub keeps_unknown: bool,
+    /// What decides of custom resources which fields are known and how objects are pruned.
+    pub structural: Option<Arc<crate::custom::Schema>>,
     fields: Vec<Field>,
     wire: Vec<Wire>,
     /// The fields that Go writes even when nobody set them.
@@ -186,6 +188,12 @@ struct Builtin {
 }
 
 impl Link {
+    /// A built-in message by its OpenAPI name.
+    #[must_use]
+    pub fn builtin(name: &str) -> Option<Self> {
+        BUILTIN.names.get(name).map(|index| Self(Target::Builtin(*index)))
+    }
+
     #[must_use]
     pub fn get(&self) -> &Message {
         match &self.0 {
@@ -219,7 +227,7 @@ impl Message {
         }
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         let always = (0..fields.len()).filter(|at| fields[*at].always_written()).collect();
-        Self { name, kind: None, atomic: false, keeps_unknown: false, fields, wire, always }
+        Self { name, kind: None, atomic: false, keeps_unknown: false, structural: None, fields, wire, always }
     }
 
     #[must_use]

@@ -12,6 +12,8 @@ struct Term {
     field: String,
     equal: bool,
     value: String,
+    /// Of a custom resource, whose fields mean nothing special.
+    is_custom: bool,
 }
 
 /// All terms must hold; the default selects everything.
@@ -38,7 +40,8 @@ impl FieldSelector {
             }
             let (label, equal, value) = split_term(part)
                 .ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")))?;
-            terms.push(Term { field: stored_field(resource, label)?, equal, value: unescape(value)? });
+            let field = stored_field(resource, label)?;
+            terms.push(Term { field, equal, value: unescape(value)?, is_custom: resource.custom.is_some() });
         }
         Ok(Self { terms })
     }
@@ -51,7 +54,7 @@ impl FieldSelector {
     /// Whether the stored form of an object is selected.
     #[must_use]
     pub fn matches(&self, object: &Value) -> bool {
-        self.terms.iter().all(|term| (field_value(object, &term.field) == term.value) == term.equal)
+        self.terms.iter().all(|term| (term.find(object) == term.value) == term.equal)
     }
 
     /// The one name that is asked for, if `metadata.name=…` is a term.
@@ -71,6 +74,11 @@ fn stored_field(resource: &Resource, label: &str) -> Result<String, SelectorErro
     if label == "metadata.name" || (label == "metadata.namespace" && resource.namespaced) {
         return Ok(label.to_owned());
     }
+    if let Some(custom) = &resource.custom {
+        let is_offered = custom.selectable.iter().any(|field| field == label);
+        let unsupported = || SelectorError(format!("field label not supported: {label}"));
+        return is_offered.then(|| label.to_owned()).ok_or_else(unsupported);
+    }
     let labels = resource.hooks.field_labels;
     if let Some((_, stored)) = labels.iter().find(|(offered, _)| *offered == label) {
         return Ok((*stored).to_owned());
@@ -87,16 +95,26 @@ fn stored_field(resource: &Resource, label: &str) -> Result<String, SelectorErro
     )))
 }
 
-fn field_value(object: &Value, field: &str) -> String {
-    match field {
-        "metadata.name" => return meta::name(object).to_owned(),
-        "metadata.namespace" => return meta::namespace(object).to_owned(),
-        // Events carry their source in one of two places.
-        "source" => {
-            let component = object["source"]["component"].as_str().filter(|component| !component.is_empty());
-            return component.or(object["reportingComponent"].as_str()).unwrap_or("").to_owned();
+impl Term {
+    fn find(&self, object: &Value) -> String {
+        match self.field.as_str() {
+            "metadata.name" => meta::name(object).to_owned(),
+            "metadata.namespace" => meta::namespace(object).to_owned(),
+            field if self.is_custom => match field.split('.').fold(object, |value, key| &value[key]) {
+                Value::String(text) => text.clone(),
+                value @ (Value::Bool(_) | Value::Number(_)) => value.to_string(),
+                _ => String::new(),
+            },
+            field => field_value(object, field),
         }
-        _ => {}
+    }
+}
+
+fn field_value(object: &Value, field: &str) -> String {
+    // Events carry their source in one of two places.
+    if field == "source" {
+        let component = object["source"]["component"].as_str().filter(|component| !component.is_empty());
+        return component.or(object["reportingComponent"].as_str()).unwrap_or("").to_owned();
     }
     let value = field.split('.').fold(object, |value, key| &value[key]);
     match value {

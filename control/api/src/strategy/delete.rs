@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::namespace;
+use super::{definition, namespace};
+use crate::custom;
 use crate::meta;
 use crate::registry::Resource;
 use crate::schema::time::seconds;
@@ -41,6 +42,9 @@ pub enum Deletion {
 /// Marks an object as deleted and says whether it can go at once.
 pub fn prepare_for_delete(resource: &Resource, object: &mut Value, options: DeleteOptions, now: Timestamp) -> Deletion {
     let before = object.clone();
+    if custom::is_definition(resource) && meta::deletion_timestamp(object).is_none() {
+        definition::begin_deletion(object, now);
+    }
     propagate(object, options.propagation);
     let grace = grace_seconds(resource, object, options);
     let waits = grace > 0 || !meta::finalizers(object).is_empty() || holds_contents(resource, object);

@@ -2,6 +2,7 @@
 
 mod binding;
 pub(crate) mod daemon_set;
+pub(crate) mod definition;
 mod delete;
 pub(crate) mod job;
 pub(crate) mod namespace;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 pub use binding::bind;
 pub use delete::{DeleteOptions, Deletion, Propagation, is_finished, prepare_for_delete};
 pub use pod::qos_class;
-pub use scale::{apply_scale, scale_of};
+pub use scale::{apply_scale, replicas_path, scale_of};
 
 use crate::managed_fields::{Element, FieldSet};
 use crate::meta;
@@ -24,7 +25,7 @@ use crate::registry::Resource;
 use crate::schema::Message;
 use crate::schema::time::seconds;
 use crate::status::Status;
-use crate::value::{copy, entries, remove, same};
+use crate::value::{copy, entries, remove, same, set};
 
 /// What a write through `status` may change.
 const KEPT_BY_STATUS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
@@ -70,8 +71,14 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, birth: &Birth
     if resource.has_generation {
         meta::set_field(object, "generation", 1);
     }
+    if let Some(custom) = &resource.custom {
+        if custom.has_status() {
+            remove(object, "status");
+        }
+        return Ok(());
+    }
     // A node is the one object that may be born with a status: its kubelet registers it as a whole.
-    if resource.has_status() && resource.kind != "Node" {
+    if resource.has_status() && !resource.is_core("Node") {
         object["status"] = first_status(resource);
     }
     (resource.hooks.create)(object);
@@ -114,8 +121,12 @@ pub fn prepare_for_update(resource: &Resource, subresource: &str, old: &Value, n
     keep_identity(old, new);
     match subresource {
         "status" => {
+            if resource.custom.is_some() {
+                take_status_only(old, new);
+                return;
+            }
             keep_all_but_status(old, new);
-            if resource.kind == "Pod" {
+            if resource.is_core("Pod") {
                 pod::update_status(old, new);
             }
         }
@@ -154,6 +165,8 @@ fn keep_identity(old: &Value, new: &mut Value) {
 #[must_use]
 pub fn ignored_fields(resource: &Resource, message: &Message, subresource: &str) -> FieldSet {
     let is_ignored = |name: &str| match subresource {
+        // Through the status of a custom resource not even metadata is written.
+        "status" if resource.custom.is_some() => !matches!(name, "apiVersion" | "kind" | "status"),
         "status" => !KEPT_BY_STATUS.contains(&name),
         _ => name == "status" && resource.has_status(),
     };
@@ -171,7 +184,22 @@ fn keep_all_but_status(old: &Value, new: &mut Value) {
     meta::set_field(new, "ownerReferences", old["metadata"]["ownerReferences"].clone());
 }
 
+/// Of a custom resource, not even metadata is written through the status, but for the record of who wrote it.
+fn take_status_only(old: &Value, new: &mut Value) {
+    let status = remove(new, "status");
+    let managed = new["metadata"]["managedFields"].take();
+    new.clone_from(old);
+    match status {
+        Some(status) => set(new, "status", status),
+        None => drop(remove(new, "status")),
+    }
+    meta::set_field(new, "managedFields", managed);
+}
+
 fn desired_state_changed(resource: &Resource, old: &Value, new: &Value) -> bool {
+    if resource.custom.is_some() {
+        return !same_but_metadata(old, new);
+    }
     if resource.hooks.annotations_count && !same(&old["metadata"]["annotations"], &new["metadata"]["annotations"]) {
         return true;
     }
@@ -188,6 +216,11 @@ fn desired_state_changed(resource: &Resource, old: &Value, new: &Value) -> bool 
     };
     let ((old, old_labels), (new, new_labels)) = (bare(old), bare(new));
     !same(&old, &new) || !same(&old_labels, &new_labels)
+}
+
+fn same_but_metadata(old: &Value, new: &Value) -> bool {
+    let rest = |object| entries(object).filter(|(key, _)| *key != "metadata");
+    rest(old).eq(rest(new))
 }
 
 pub(crate) fn nothing(_: &mut Value) {}

@@ -2,28 +2,49 @@
 
 use serde_json::{Value, json};
 
+use crate::custom::Scale;
 use crate::meta;
+use crate::registry::Resource;
 use crate::selector::LabelSelector;
 use crate::status::Status;
 use crate::value::int;
 
 /// The Scale that a workload shows.
-#[must_use]
-pub fn scale_of(workload: &Value) -> Value {
-    let selector = LabelSelector::from_object(&workload["spec"]["selector"]).unwrap_or_default().to_string();
+///
+/// # Errors
+/// If a custom resource does not say how many replicas it wants.
+pub fn scale_of(resource: &Resource, workload: &Value) -> Result<Value, Status> {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if !meta::field(workload, field).is_empty() {
             metadata[field] = meta::field(workload, field).into();
         }
     }
-    json!({
+    let (replicas, status) = match custom_scale(resource) {
+        Some(scale) => scale.read(workload)?,
+        None => {
+            let selector = LabelSelector::from_object(&workload["spec"]["selector"]).unwrap_or_default().to_string();
+            let status = json!({"replicas": int(&workload["status"]["replicas"]), "selector": selector});
+            (int(&workload["spec"]["replicas"]), status)
+        }
+    };
+    Ok(json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": scale_spec(int(&workload["spec"]["replicas"])),
-        "status": {"replicas": int(&workload["status"]["replicas"]), "selector": selector},
-    })
+        "spec": scale_spec(replicas),
+        "status": status,
+    }))
+}
+
+/// Where a workload keeps the number of replicas that a Scale sets.
+#[must_use]
+pub fn replicas_path(resource: &Resource) -> Vec<&str> {
+    custom_scale(resource).map_or_else(|| vec!["spec", "replicas"], Scale::spec_path)
+}
+
+fn custom_scale(resource: &Resource) -> Option<&Scale> {
+    resource.custom.as_ref()?.scale.as_ref()
 }
 
 fn scale_spec(replicas: i64) -> Value {
@@ -34,7 +55,8 @@ fn scale_spec(replicas: i64) -> Value {
 ///
 /// # Errors
 /// If the Scale names another object or was read from an older one.
-pub fn apply_scale(group: &str, plural: &str, workload: &mut Value, scale: &Value) -> Result<(), Status> {
+pub fn apply_scale(resource: &Resource, workload: &mut Value, scale: &Value) -> Result<(), Status> {
+    let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
     let name = meta::name(workload);
     if !meta::name(scale).is_empty() && meta::name(scale) != name {
         return Err(Status::bad_request(format!(
@@ -52,25 +74,32 @@ pub fn apply_scale(group: &str, plural: &str, workload: &mut Value, scale: &Valu
             format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(workload));
         return Err(Status::conflict(group, plural, name, why));
     }
-    meta::child_mut(workload, "spec").insert("replicas".into(), int(&scale["spec"]["replicas"]).into());
+    let replicas = int(&scale["spec"]["replicas"]);
+    match custom_scale(resource) {
+        Some(scale) => scale.write(workload, replicas),
+        None => drop(meta::child_mut(workload, "spec").insert("replicas".into(), replicas.into())),
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Registry;
 
     #[test]
     fn a_scale_shows_and_changes_replicas() {
         let mut workload = json!({"metadata": {"name": "web", "namespace": "d", "uid": "1", "resourceVersion": "7"},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web", "a": "b"}}}, "status": {"replicas": 2}});
-        let mut scale = scale_of(&workload);
+        let registry = Registry::builtin();
+        let deployments = registry.get("apps", "v1", "deployments").expect("deployments");
+        let mut scale = scale_of(deployments, &workload).expect("scale");
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b,app=web"}));
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         scale["spec"]["replicas"] = 5.into();
-        apply_scale("apps", "deployments", &mut workload, &scale).expect("scaled");
+        apply_scale(deployments, &mut workload, &scale).expect("scaled");
         assert_eq!(workload["spec"]["replicas"], 5);
         scale["metadata"]["resourceVersion"] = "6".into();
-        assert_eq!(apply_scale("apps", "deployments", &mut workload, &scale).expect_err("old").code, 409);
+        assert_eq!(apply_scale(deployments, &mut workload, &scale).expect_err("old").code, 409);
     }
 }

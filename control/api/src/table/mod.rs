@@ -108,19 +108,24 @@ pub fn column_definitions(resource: &Resource) -> Value {
             "priority": column.priority,
         })
     };
-    resource.hooks.printer.columns.iter().map(definition).collect()
+    match &resource.custom {
+        Some(custom) => std::iter::once(definition(&printers::NAME)).chain(custom.columns.definitions()).collect(),
+        None => resource.hooks.printer.columns.iter().map(definition).collect(),
+    }
 }
 
 fn row(resource: &Resource, object: &Value, options: TableOptions<'_>) -> Value {
-    let print = resource.hooks.printer.cells;
-    let cells = print(&resource.as_stored(object), options.now);
+    let cells = match &resource.custom {
+        Some(custom) => custom.columns.cells(object, options.now),
+        None => (resource.hooks.printer.cells)(&resource.as_stored(object), options.now),
+    };
     let carried = match options.include {
         IncludeObject::None => Value::Null,
         IncludeObject::Metadata => partial(object, options.version),
         IncludeObject::Object => object.clone(),
     };
     let mut row = json!({"cells": cells, "object": carried});
-    if resource.kind == "Pod"
+    if resource.is_core("Pod")
         && let Some(condition) = pod::completion(object)
     {
         row["conditions"] = json!([condition]);

@@ -9,7 +9,7 @@ use crate::meta;
 use crate::selector::LabelSelector;
 use crate::value::{entries, int, items, text};
 
-const NAME: Column = Column {
+pub(super) const NAME: Column = Column {
     name: "Name",
     kind: "string",
     format: "name",

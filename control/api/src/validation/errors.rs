@@ -34,6 +34,10 @@ impl Path {
     pub fn key(&self, key: &str) -> Self {
         Self(format!("{}[{key}]", self.0))
     }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The causes found so far.
@@ -48,6 +52,23 @@ impl Errors {
         self.causes
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.causes.len()
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.causes.extend(other.causes);
+    }
+
+    /// Orders the causes by their texts.
+    pub(crate) fn sort(&mut self) {
+        self.causes.sort_by(|a, b| (&a.field, &a.message).cmp(&(&b.field, &b.message)));
+    }
+
     fn push(&mut self, reason: &str, path: &Path, message: String) {
         self.causes.push(Cause { reason: reason.into(), message, field: path.0.clone() });
     }
@@ -60,6 +81,12 @@ impl Errors {
     pub fn invalid(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
         let message = with_detail(&format!("Invalid value: {}", value.into()), detail);
         self.push("FieldValueInvalid", path, message);
+    }
+
+    /// A value of another type than its schema wants.
+    pub fn wrong_type(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
+        let message = with_detail(&format!("Invalid value: {}", value.into()), detail);
+        self.push("FieldValueTypeInvalid", path, message);
     }
 
     pub fn forbidden(&mut self, path: &Path, detail: &str) {
@@ -81,11 +108,19 @@ impl Errors {
     }
 
     pub fn too_long(&mut self, path: &Path, bytes_max: usize) {
-        self.push("FieldValueTooLong", path, format!("Too long: may not be more than {bytes_max} bytes"));
+        self.push(
+            "FieldValueTooLong",
+            path,
+            format!("Too long: may not be more than {bytes_max} {}", plural(bytes_max, "byte")),
+        );
     }
 
     pub fn too_many(&mut self, path: &Path, actual: usize, max: usize) {
-        self.push("FieldValueTooMany", path, format!("Too many: {actual}: must have at most {max} items"));
+        self.push(
+            "FieldValueTooMany",
+            path,
+            format!("Too many: {actual}: must have at most {max} {}", plural(max, "item")),
+        );
     }
 
     /// One "invalid" per complaint about a value.
@@ -154,6 +189,10 @@ impl Errors {
             self.invalid(path, new.clone(), IMMUTABLE);
         }
     }
+}
+
+fn plural(count: usize, unit: &str) -> String {
+    if count == 1 { unit.to_owned() } else { format!("{unit}s") }
 }
 
 fn with_detail(message: &str, detail: &str) -> String {

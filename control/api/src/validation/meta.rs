@@ -37,6 +37,18 @@ pub(crate) fn create(object: &Value, rule: NameRule, namespaced: bool, errors: &
     finalizers(object, errors);
 }
 
+/// The metadata of an object inside another, which may lack a name.
+pub(crate) fn embedded(object: &Value, rule: NameRule, path: &Path, errors: &mut Errors) {
+    let (name, namespace) = (meta::name(object), meta::namespace(object));
+    if !name.is_empty() {
+        errors.complaints(&path.at("name"), name, rule.complaints(name, false));
+    }
+    if !namespace.is_empty() {
+        errors.complaints(&path.at("namespace"), namespace, names::dns_label(namespace));
+    }
+    common_at(object, path, errors);
+}
+
 /// The metadata of an object that is being changed.
 pub(crate) fn update(old: &Value, new: &Value, errors: &mut Errors) {
     let path = Path::new("metadata");
@@ -72,7 +84,10 @@ fn no_new_finalizers(old: &Value, new: &Value, errors: &mut Errors) {
 }
 
 fn common(object: &Value, errors: &mut Errors) {
-    let path = Path::new("metadata");
+    common_at(object, &Path::new("metadata"), errors);
+}
+
+fn common_at(object: &Value, path: &Path, errors: &mut Errors) {
     if meta::generation(object) < 0 {
         errors.invalid(&path.at("generation"), meta::generation(object), NOT_NEGATIVE);
     }

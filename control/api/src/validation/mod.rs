@@ -6,6 +6,7 @@ mod address;
 pub(crate) mod cluster;
 pub(crate) mod config;
 mod container;
+pub(crate) mod definition;
 pub(crate) mod disruption;
 pub(crate) mod endpoints;
 mod errors;
@@ -25,8 +26,12 @@ pub(crate) mod workload;
 
 use serde_json::Value;
 
+#[cfg(test)]
+pub(crate) use errors::texts;
 pub use errors::{Errors, Path};
 
+use crate::custom;
+use crate::names::NameRule;
 use crate::registry::Resource;
 use crate::status::{Cause, Status};
 
@@ -37,7 +42,13 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     if !resource.is_virtual {
         meta::create(object, resource.hooks.names, resource.namespaced, &mut errors);
     }
-    (resource.hooks.validate)(&resource.as_stored(object), &mut errors);
+    match &resource.custom {
+        Some(custom) => custom.validate(None, object, &mut errors),
+        None => (resource.hooks.validate)(&resource.as_stored(object), &mut errors),
+    }
+    if custom::is_definition(resource) {
+        definition::approved(None, object, &mut errors);
+    }
     errors.into_causes()
 }
 
@@ -46,6 +57,13 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
 pub fn validate_update(resource: &Resource, subresource: &str, old: &Value, new: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     meta::update(old, new, &mut errors);
+    if let Some(custom) = &resource.custom {
+        match subresource {
+            "status" => custom.validate_status(old, new, &mut errors),
+            _ => custom.validate(Some(old), new, &mut errors),
+        }
+        return errors.into_causes();
+    }
     // The status is its writer's own business, and what the server itself does needs no check.
     if matches!(subresource, "" | "scale" | "finalize") {
         let (old, new) = (resource.as_stored(old), resource.as_stored(new));
@@ -83,6 +101,11 @@ pub fn validate_token_request(request: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     cluster::token_request(request, &mut errors);
     errors.into_causes()
+}
+
+/// What is wrong with the metadata of an object inside another.
+pub(crate) fn validate_metadata(object: &Value, rule: NameRule, path: &Path, errors: &mut Errors) {
+    meta::embedded(object, rule, path, errors);
 }
 
 pub(crate) fn nothing(_: &Value, _: &mut Errors) {}

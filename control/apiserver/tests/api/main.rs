@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
 
 mod applies;
+mod custom;
 mod deletion;
 mod identity;
 mod kubelet;

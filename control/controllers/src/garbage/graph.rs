@@ -67,6 +67,12 @@ impl Graph {
         self.objects.get(uid)
     }
 
+    /// Forgets a resource; returns the uids of its objects.
+    pub(super) fn remove_resource(&mut self, key: &ResourceKey) -> Vec<String> {
+        self.resources.remove(key);
+        self.of_resource_except(key, &[])
+    }
+
     /// Learns an object; returns the uids worth a look.
     pub(super) fn put(&mut self, object: Object) -> Vec<String> {
         let uid = object.uid.clone();
