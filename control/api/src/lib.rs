@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
+pub mod limits;
 pub mod managed_fields;
 pub mod meta;
 pub mod names;
@@ -11,6 +12,7 @@ pub mod patch;
 pub mod protobuf;
 pub mod prune;
 pub mod quantity;
+pub mod quota;
 pub mod rbac;
 pub mod registry;
 pub mod schedule;

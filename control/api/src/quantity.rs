@@ -25,6 +25,34 @@ pub struct Quantity {
 pub struct QuantityError;
 
 impl Quantity {
+    pub const ZERO: Self = Self { nano: 0, format: Format::Decimal };
+    pub const ONE: Self = Self { nano: NANO, format: Format::Decimal };
+
+    /// A count of things.
+    #[must_use]
+    pub fn count(number: usize) -> Self {
+        Self { nano: i128::try_from(number).unwrap_or(WHOLE_MAX).min(WHOLE_MAX) * NANO, ..Self::ZERO }
+    }
+
+    /// The sum, in the unit style of the first unless that is zero.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let format = if self.nano == 0 { other.format } else { self.format };
+        let limit = WHOLE_MAX * NANO;
+        Self { nano: (self.nano + other.nano).clamp(-limit, limit), format }
+    }
+
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self { nano: -other.nano, ..other })
+    }
+
+    /// Whether there is no fraction.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.nano % NANO == 0
+    }
+
     /// Reads a quantity; more precision than nano is rounded away from zero.
     ///
     /// # Errors
@@ -226,6 +254,16 @@ mod tests {
         for text in ["", "a", "1 Gi", "1gi", "1.2.3", "--1", "1KiB", "e3", "1e", ".", "1K"] {
             assert_eq!(Quantity::parse(text).map(|quantity| quantity.to_string()), Err(QuantityError), "{text}");
         }
+    }
+
+    #[test]
+    fn sums_keep_the_style_of_the_first() {
+        let parse = |text| Quantity::parse(text).expect(text);
+        assert_eq!(parse("1Gi").plus(parse("1Gi")).to_string(), "2Gi");
+        assert_eq!(Quantity::ZERO.plus(parse("512Mi")).to_string(), "512Mi");
+        assert_eq!(parse("1").minus(parse("250m")).to_string(), "750m");
+        assert_eq!(parse("9E").plus(parse("9E")).to_string(), "9223372036854775807");
+        assert_eq!(Quantity::count(3).to_string(), "3");
     }
 
     #[test]

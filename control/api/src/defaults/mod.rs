@@ -2,6 +2,7 @@
 
 mod core;
 mod job;
+mod limits;
 pub mod pod;
 mod workload;
 
@@ -12,6 +13,7 @@ use crate::value::{child_mut, items_mut, set_default, set_if_zero};
 
 pub(crate) use self::core::{endpoints, namespace, node, secret, service};
 pub(crate) use self::job::{cron_job, job};
+pub(crate) use self::limits::{limit_range, resource_quota};
 pub(crate) use self::pod::pod;
 pub(crate) use self::workload::{daemon_set, deployment, replica_set, stateful_set};
 

@@ -76,6 +76,10 @@ const CONTROLLERS: &[(&str, &[ResourceRule])] = &[
         ],
     ),
     (
+        "resourcequota-controller",
+        &[(&["list", "watch"], "*", &["*"]), (&["update"], "", &["resourcequotas/status"])],
+    ),
+    (
         "pod-garbage-collector",
         &[
             (&["delete", "get", "list", "watch"], "", &["pods"]),

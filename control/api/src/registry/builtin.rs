@@ -45,6 +45,7 @@ fn core() -> Vec<Resource> {
         namespaced("", "ConfigMap", "configmaps", &["cm"]).hooked(&hooks::CONFIG_MAP),
         namespaced("", "Endpoints", "endpoints", &["ep"]).hooked(&hooks::ENDPOINTS).creating(),
         namespaced("", "Event", "events", &["ev"]).hooked(&hooks::CORE_EVENT).creating(),
+        namespaced("", "LimitRange", "limitranges", &["limits"]).hooked(&hooks::LIMIT_RANGE).creating(),
         Resource {
             verbs: without_delete_collection(),
             ..cluster("", "Namespace", "namespaces", &["ns"]).hooked(&hooks::NAMESPACE)
@@ -62,6 +63,10 @@ fn core() -> Vec<Resource> {
             .sub("attach", Some(options("PodAttachOptions")), CONNECT)
             .sub("exec", Some(options("PodExecOptions")), CONNECT)
             .sub("portforward", Some(options("PodPortForwardOptions")), CONNECT),
+        namespaced("", "ResourceQuota", "resourcequotas", &["quota"])
+            .hooked(&hooks::RESOURCE_QUOTA)
+            .creating()
+            .status(),
         namespaced("", "Secret", "secrets", &[]).hooked(&hooks::SECRET),
         namespaced("", "ServiceAccount", "serviceaccounts", &["sa"]).hooked(&hooks::SERVICE_ACCOUNT).sub(
             "token",

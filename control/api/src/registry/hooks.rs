@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::names::NameRule;
 use crate::table::{Printer, printers};
 use crate::validation::{
-    self, Errors, cluster, config, disruption, endpoints, ingress, job, network_policy, pod, rbac, stateful, workload,
+    self, Errors, cluster, config, disruption, endpoints, ingress, job, limit_range, network_policy, pod, quota, rbac,
+    stateful, workload,
 };
 use crate::{defaults, strategy};
 
@@ -117,6 +118,17 @@ pub(super) static CORE_EVENT: Hooks =
 /// Rules see the stored form, the core kind's.
 pub(super) static EVENT: Hooks =
     Hooks { field_labels: EVENT_LABELS, validate: cluster::event, printer: &printers::EVENT, ..Hooks::GENERIC };
+
+pub(super) static LIMIT_RANGE: Hooks =
+    Hooks { defaults: defaults::limit_range, validate: limit_range::limit_range, ..Hooks::GENERIC };
+
+pub(super) static RESOURCE_QUOTA: Hooks = Hooks {
+    defaults: defaults::resource_quota,
+    validate: quota::resource_quota,
+    validate_update: quota::resource_quota_update,
+    printer: &printers::RESOURCE_QUOTA,
+    ..Hooks::GENERIC
+};
 
 pub(super) static NAMESPACE: Hooks = Hooks {
     field_labels: &[("status.phase", "status.phase")],

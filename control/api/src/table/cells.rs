@@ -52,6 +52,20 @@ pub(super) fn daemon_set(set: &Value, now: Timestamp) -> Vec<Value> {
     cells
 }
 
+/// Limits stand apart from all the rest.
+pub(super) fn resource_quota(quota: &Value, now: Timestamp) -> Vec<Value> {
+    let status = &quota["status"];
+    let (mut requests, mut limits) = (Vec::new(), Vec::new());
+    for (name, hard) in entries(&status["hard"]) {
+        let used = status["used"][name].as_str().unwrap_or("0");
+        let list = if name.starts_with("limits.") { &mut limits } else { &mut requests };
+        list.push(format!("{name}: {used}/{}", text(hard)));
+    }
+    requests.sort();
+    limits.sort();
+    vec![name(quota), requests.join(", ").into(), limits.join(", ").into(), age(quota, now)]
+}
+
 pub(super) fn disruption_budget(budget: &Value, now: Timestamp) -> Vec<Value> {
     let amount = |value: &Value| match value {
         Value::Null => "N/A".to_owned(),

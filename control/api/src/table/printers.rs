@@ -2,7 +2,7 @@
 
 use super::cells::{
     age, cron_job, daemon_set, disruption_budget, endpoint_slice, event, ingress, ingress_class, job, name, node,
-    reference, role_binding, selector, service, subsets, template,
+    reference, resource_quota, role_binding, selector, service, subsets, template,
 };
 use super::{Column, Printer, pod};
 use crate::meta;
@@ -261,6 +261,16 @@ pub(crate) static DISRUPTION_BUDGET: Printer = Printer {
     cells: disruption_budget,
 };
 
+pub(crate) static RESOURCE_QUOTA: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Request", "What is used of each amount, and how much of it there is."),
+        column("Limit", "The same of limits."),
+        AGE,
+    ],
+    cells: resource_quota,
+};
+
 pub(crate) static CONTROLLER_REVISION: Printer = Printer {
     columns: &[
         NAME,
@@ -395,6 +405,8 @@ mod tests {
             cells(&CRON_JOB, cron),
             json!(["x", "* * * * *", "<none>", "False", 1, "<none>", "60m", "", "", "<none>"])
         );
+        let quota = json!({"status": {"hard": {"pods": "4", "cpu": "2", "limits.cpu": "3"}, "used": {"pods": "1", "limits.cpu": "1"}}});
+        assert_eq!(cells(&RESOURCE_QUOTA, quota), json!(["x", "cpu: 0/2, pods: 1/4", "limits.cpu: 1/3", "60m"]));
         let budget = json!({"spec": {"minAvailable": "50%"}, "status": {"disruptionsAllowed": 2}});
         assert_eq!(cells(&DISRUPTION_BUDGET, budget), json!(["x", "50%", "N/A", 2, "60m"]));
     }
