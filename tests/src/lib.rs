@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod control;
 pub mod kernel_sandbox;
+pub mod kubectl;
 pub mod packet;
 pub mod pod;
 pub mod syscalls;

@@ -1,24 +1,22 @@
 //! The real kubectl, oldest and newest supported, against the API server alone: no controllers, no nodes.
-//!
-//! The programs are those that `cargo xtask setup` installs; `TIDEGATE_KUBECTL_DIRS` (folders, `:` between) names others.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control_apiserver::{Config, ServiceAccountKeys, TlsFiles};
 use control_store::{Embedded, Options};
+use tidegate_tests::kubectl::{Kubectl, VERSIONS};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[path = "../../control/apiserver/examples/dev/pki.rs"]
 mod pki;
 
-const VERSIONS: [&str; 2] = ["kubectl-1.32", "kubectl-1.37"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server on a loopback port, its store on disk, in a runtime of its own.
@@ -57,85 +55,13 @@ impl Server {
     }
 }
 
-/// One kubectl with its own cache, in a namespace of its own.
-struct Kubectl<'a> {
-    program: PathBuf,
-    server: &'a Server,
-    namespace: String,
-}
-
-impl Kubectl<'_> {
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .env("KUBECONFIG", self.server.dir.path().join("kubeconfig/admin.yaml"))
-            .env("HOME", self.server.dir.path())
-            .arg(format!("--cache-dir={}", self.server.dir.path().join(&self.namespace).display()))
-            .arg(format!("--namespace={}", self.namespace))
-            .args(arguments.split_whitespace());
-        command
-    }
-
-    fn run(&self, arguments: &str, input: &str) -> Output {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.program.display()));
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    /// The output of a command that must succeed.
-    #[track_caller]
-    fn ok(&self, arguments: &str) -> String {
-        self.feed(arguments, "")
-    }
-
-    #[track_caller]
-    fn feed(&self, arguments: &str, input: &str) -> String {
-        let output = self.run(arguments, input);
-        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{} {arguments}:\n{out}{error}", self.program.display());
-        out.into_owned()
-    }
-
-    /// The complaint of a command that must fail.
-    #[track_caller]
-    fn fails(&self, arguments: &str, input: &str) -> String {
-        let output = self.run(arguments, input);
-        assert!(!output.status.success(), "{arguments} succeeded");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    #[track_caller]
-    fn says(&self, arguments: &str, expected: &str) {
-        let out = self.ok(arguments);
-        assert!(out.contains(expected), "{arguments}: {expected:?} is missing in\n{out}");
-    }
-}
-
-/// The folder of one version's kubectl.
-fn program(version: &str) -> PathBuf {
-    let dirs = std::env::var("TIDEGATE_KUBECTL_DIRS").unwrap_or_default();
-    let given = dirs.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let short = version.trim_start_matches("kubectl-").replace('.', "");
-    let by_setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools").join(version);
-    let mut dirs: Vec<PathBuf> =
-        given.filter(|dir| dir.to_string_lossy().contains(version) || dir.ends_with(format!("k{short}"))).collect();
-    dirs.push(by_setup);
-    let found = dirs.iter().map(|dir| dir.join("kubectl")).find(|program| program.exists());
-    found.unwrap_or_else(|| panic!("{version} is missing (looked in {dirs:?}); run: cargo xtask setup"))
-}
-
 /// Runs a test with each version, on one server.
-fn with_each(test: impl Fn(&Kubectl<'_>)) {
+fn with_each(test: impl Fn(&Server, &Kubectl)) {
     let server = Server::start();
     for version in VERSIONS {
         let namespace = version.replace('.', "-");
-        let kubectl = Kubectl { program: program(version), server: &server, namespace: namespace.clone() };
+        let dir = server.dir.path();
+        let kubectl = Kubectl::new(version, &dir.join("kubeconfig/admin.yaml"), dir, &namespace);
         let started = Instant::now();
         while !kubectl.run("get --raw /readyz", "").status.success() {
             assert!(started.elapsed() < PATIENCE, "the server is not ready in time");
@@ -143,7 +69,7 @@ fn with_each(test: impl Fn(&Kubectl<'_>)) {
         }
         kubectl.ok(&format!("create namespace {namespace}"));
         kubectl.ok("create serviceaccount default");
-        test(&kubectl);
+        test(&server, &kubectl);
     }
 }
 
@@ -170,7 +96,7 @@ spec:
 
 #[test]
 fn apply_creates_then_changes_then_finds_nothing_to_do() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         let created = kubectl.feed("apply -f -", APP);
         assert!(
             created.contains("deployment.apps/app created") && created.contains("service/app created"),
@@ -190,7 +116,7 @@ fn apply_creates_then_changes_then_finds_nothing_to_do() {
 
 #[test]
 fn server_side_apply_owns_shares_conflicts_and_forces() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         let applied = kubectl.feed("apply --server-side -f -", APP);
         assert!(applied.contains("deployment.apps/app serverside-applied"), "{applied}");
         let version = || kubectl.ok("get deployment app -o jsonpath={.metadata.resourceVersion}");
@@ -219,7 +145,7 @@ fn server_side_apply_owns_shares_conflicts_and_forces() {
 
 #[test]
 fn client_side_apply_turns_into_server_side_apply() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         kubectl.feed("apply -f -", APP);
         let changed = APP.replace("replicas: 2", "replicas: 3").replace("ports: [{port: 80,", "ports: [{port: 81,");
         let applied = kubectl.run("apply --server-side -f -", &changed);
@@ -253,7 +179,7 @@ items:
 
 #[test]
 fn lists_are_checked_on_the_client_with_the_swagger_document() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         let created = kubectl.feed("create -f -", LIST);
         assert!(created.contains("configmap/one created") && created.contains("pod/two created"), "{created}");
         let unknown = kubectl.fails("create -f -", &LIST.replace("data:", "dat:"));
@@ -267,7 +193,7 @@ fn lists_are_checked_on_the_client_with_the_swagger_document() {
 
 #[test]
 fn prune_takes_what_is_left_out() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         let map = |name: &str| {
             format!(
                 "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, labels: {{set: mine}}}}, data: {{a: b}}}}\n"
@@ -298,7 +224,7 @@ fn prune_takes_what_is_left_out() {
 
 #[test]
 fn edit_sends_what_changed_and_keeps_what_is_refused() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         kubectl.ok("create configmap c --from-literal=key=before");
         let edit = |editor: &str, more: &str| {
             let mut command = kubectl.command(&format!("edit configmap c {more}"));
@@ -322,7 +248,7 @@ fn edit_sends_what_changed_and_keeps_what_is_refused() {
 
 #[test]
 fn dry_runs_of_the_server_change_nothing() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         kubectl.ok("create configmap c --from-literal=a=b");
         for command in [
             "create configmap d --dry-run=server",
@@ -343,7 +269,7 @@ fn dry_runs_of_the_server_change_nothing() {
 
 #[test]
 fn create_get_and_describe() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         kubectl.says("create deployment web --image=tidegate/echo:dev --replicas=3", "deployment.apps/web created");
         let refused = kubectl.fails("create deployment web --image=x", "");
         assert!(refused.contains("deployments.apps \"web\" already exists"), "{refused}");
@@ -374,7 +300,7 @@ fn create_get_and_describe() {
 
 #[test]
 fn scale_label_patch_and_set() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         kubectl.ok("create deployment web --image=a");
         kubectl.says("scale deployment web --replicas=5", "scaled");
         kubectl.says("label deployment web tier=front", "labeled");
@@ -403,7 +329,7 @@ fn scale_label_patch_and_set() {
 
 #[test]
 fn watch_sees_what_others_do() {
-    with_each(|kubectl| {
+    with_each(|_, kubectl| {
         kubectl.ok("create configmap first");
         let mut watch = kubectl.command("get configmaps -w").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
@@ -428,7 +354,7 @@ fn stop(mut child: Child) {
 
 #[test]
 fn discovery_explanation_and_identity() {
-    with_each(|kubectl| {
+    with_each(|server, kubectl| {
         kubectl.says("version", "Server Version: v1.36.");
         kubectl.says("api-resources", "deployments");
         kubectl.says("api-versions", "networking.k8s.io/v1");
@@ -443,7 +369,7 @@ fn discovery_explanation_and_identity() {
         let token = kubectl.ok("create token default --duration=10m");
         assert_eq!(token.trim().split('.').count(), 3);
         let robot =
-            kubectl.run(&format!("--token={} --kubeconfig={} get pods", token.trim(), no_user(kubectl).display()), "");
+            kubectl.run(&format!("--token={} --kubeconfig={} get pods", token.trim(), no_user(server).display()), "");
         let refused = String::from_utf8_lossy(&robot.stderr).into_owned();
         let user = format!("system:serviceaccount:{}:default", kubectl.namespace);
         assert!(refused.contains(&format!("User \"{user}\" cannot list resource \"pods\"")), "{refused}");
@@ -451,9 +377,9 @@ fn discovery_explanation_and_identity() {
 }
 
 /// A kubeconfig that knows the server but nobody.
-fn no_user(kubectl: &Kubectl<'_>) -> PathBuf {
-    let path = kubectl.server.dir.path().join("nobody.yaml");
-    let admin = std::fs::read(kubectl.server.dir.path().join("kubeconfig/admin.yaml")).unwrap();
+fn no_user(server: &Server) -> PathBuf {
+    let path = server.dir.path().join("nobody.yaml");
+    let admin = std::fs::read(server.dir.path().join("kubeconfig/admin.yaml")).unwrap();
     let mut config: serde_json::Value = serde_json::from_slice(&admin).unwrap();
     config["users"][0]["user"] = serde_json::json!({});
     std::fs::write(&path, config.to_string()).unwrap();

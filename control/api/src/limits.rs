@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn limits_stay_near_requests() {
         let ratio = range(json!({"type": "Container", "maxLimitRequestRatio": {"memory": "2"}}));
-        let said = |request: &str, limit: &str| pod(json!({"requests": {"memory": request}, "limits": {"memory": limit}}));
+        let said =
+            |request: &str, limit: &str| pod(json!({"requests": {"memory": request}, "limits": {"memory": limit}}));
         assert_eq!(complaint(&ratio, &said("1Gi", "2Gi")), None);
         assert_eq!(
             complaint(&ratio, &said("1Gi", "3Gi")).as_deref(),

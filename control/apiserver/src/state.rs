@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::quota::Turns;
 use crate::allocation::Allocator;
 use crate::authn::token::Tokens;
 use crate::authz::Authorizer;
@@ -29,6 +30,7 @@ pub(crate) struct Server {
     pub(crate) tokens: Tokens,
     pub(crate) authorizer: Authorizer,
     pub(crate) allocator: Allocator,
+    pub(crate) turns: Turns,
     pub(crate) kubelet: Option<Kubelet>,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
@@ -54,6 +56,7 @@ impl Server {
             tokens: Tokens::load(&config.service_accounts)?,
             authorizer: Authorizer::default(),
             allocator: Allocator::new(&config.service_cidrs)?,
+            turns: Turns::default(),
             kubelet: config.kubelet.as_ref().map(Kubelet::new).transpose()?,
             openapi: OpenApi::default(),
             metrics: Metrics::new()?,

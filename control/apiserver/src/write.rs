@@ -94,10 +94,10 @@ async fn create_named(
             return Ok(created);
         }
     }
-    Err(Status::internal("the addresses of the object were taken again and again"))
+    Err(Status::internal("the object's addresses or its quotas were taken again and again"))
 }
 
-/// One attempt; `None` if somebody else took an address in between.
+/// One attempt; `None` if somebody else took an address or charged a quota in between.
 async fn create_once(
     context: &Context,
     resource: &Arc<Resource>,
@@ -120,6 +120,7 @@ async fn create_once(
     let claims = context.server.allocator.claim(store, resource, &mut object, None).await?;
     validation::check(resource, &object, validation::validate_create(resource, &object))?;
     admission::validate(&request, &object).await?;
+    let charges = admission::quota::charge(&request, &object).await?;
     if ownership == Ownership::Tracked {
         track(context, resource, None, &mut object)?;
     }
@@ -131,7 +132,7 @@ async fn create_once(
     }
     let value = stored(resource, &object);
     let put = Op::Put { key: key.as_str().into(), value, expect: Expect::Absent, expires: expiry(resource) };
-    let ops = std::iter::once(put).chain(claims.ops()).collect();
+    let ops = std::iter::once(put).chain(claims.ops()).chain(charges.ops()).collect();
     match store.txn(ops).await {
         Ok(revision) => {
             object::set_revision(&mut object, revision);
@@ -249,6 +250,7 @@ async fn write_over(
     let causes = validation::validate_update(resource, &info.subresource, current, &wanted);
     validation::check(resource, &wanted, causes)?;
     admission::validate(&request, &wanted).await?;
+    let charges = admission::quota::charge(&request, &wanted).await?;
     if ownership == Ownership::Tracked {
         track(context, resource, Some(current), &mut wanted)?;
     }
@@ -266,6 +268,7 @@ async fn write_over(
         Op::Put { key: entry.key.clone(), value, expect: Expect::Revision(entry.revision), expires: expiry(resource) };
     let mut ops = vec![put];
     ops.extend(claims.ops());
+    ops.extend(charges.ops());
     match store.txn(ops).await {
         Ok(revision) => {
             object::set_revision(&mut wanted, revision);

@@ -94,7 +94,7 @@ impl Controller {
             // Nothing can be made in a namespace that goes away.
             Err(kube::Error::Api(status)) if status.message.contains("is being terminated") => Ok(()),
             Err(error) => {
-                self.events.warning(cron, "FailedCreate", format!("Error creating job: {error}"));
+                self.events.warning(cron, "FailedCreate", format!("Error creating job: {}", meta::said(&error)));
                 Err(error).context("cannot create a job")
             }
             Ok(made) => {

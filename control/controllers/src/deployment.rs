@@ -71,13 +71,16 @@ async fn reconcile(cluster: &Cluster, events: &Events, key: &Key) -> anyhow::Res
             .is_some_and(|name| sets.iter().any(|set| set.name_any() == name))
     });
     let outcome = rollout::plan(&deployment, &sets, &pods, Timestamp::now());
+    // Writes of the Deployment itself follow each other, each over the version that the one before made: whoever else
+    // has changed it meanwhile makes them fail, and the next look sees that.
+    let mut newest = (*deployment).clone();
     for intent in outcome.intents {
-        apply(cluster, events, &deployment, intent).await?;
+        apply(cluster, events, &mut newest, intent).await?;
     }
     Ok(outcome.look_again_seconds.map_or(Next::Await, |seconds| Next::After(Duration::from_secs(seconds))))
 }
 
-async fn apply(cluster: &Cluster, events: &Events, deployment: &Deployment, intent: Intent) -> anyhow::Result<()> {
+async fn apply(cluster: &Cluster, events: &Events, deployment: &mut Deployment, intent: Intent) -> anyhow::Result<()> {
     let namespace = deployment.namespace().unwrap_or_default();
     let sets: Api<ReplicaSet> = Api::namespaced(cluster.client.clone(), &namespace);
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace);
@@ -121,15 +124,13 @@ async fn apply(cluster: &Cluster, events: &Events, deployment: &Deployment, inte
             sets.delete(&set, &params).await?;
         }
         Intent::Annotate { annotations } => {
-            let patch = json!({"metadata": {"annotations": annotations}});
-            deployments.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            deployment.metadata.annotations.get_or_insert_default().extend(annotations);
+            // Through the status, because what a controller notes is no new generation of what a user wants.
+            *deployment = deployments.replace_status(&name, &PostParams::default(), deployment).await?;
         }
         Intent::Status(status) => {
-            let mut new = deployment.clone();
-            // The revision annotation may just have been written; only the status travels here.
-            new.metadata.resource_version = None;
-            new.status = Some(*status);
-            deployments.replace_status(&name, &PostParams::default(), &new).await?;
+            deployment.status = Some(*status);
+            *deployment = deployments.replace_status(&name, &PostParams::default(), deployment).await?;
         }
     }
     Ok(())

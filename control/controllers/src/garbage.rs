@@ -6,7 +6,7 @@
 mod graph;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -32,7 +32,11 @@ const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
 pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
-    let collector = Arc::new(Collector { client: cluster.client.clone(), graph: Mutex::default() });
+    let collector = Arc::new(Collector {
+        client: cluster.client.clone(),
+        cluster: Arc::downgrade(cluster),
+        graph: Mutex::default(),
+    });
     let shared = Arc::clone(&collector);
     // Keys are uids: names come and go, and one uid is one object.
     let queue = queue::start("garbage", tasks, move |key| {
@@ -44,6 +48,8 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
 
 struct Collector {
     client: Client,
+    /// Told of what is gone.
+    cluster: Weak<Cluster>,
     graph: Mutex<Graph>,
 }
 
@@ -141,7 +147,14 @@ impl Collector {
     }
 
     fn gone(&self, uid: &str, queue: &Queue) {
-        let looks = self.graph.lock().remove(uid);
+        let mut graph = self.graph.lock();
+        let gone =
+            graph.object(uid).and_then(|object| Some((graph.resource(&object.resource)?.0, object.namespace.clone())));
+        let looks = graph.remove(uid);
+        drop(graph);
+        if let (Some((resource, namespace)), Some(cluster)) = (gone, self.cluster.upgrade()) {
+            cluster.deletions.tell(&resource.group, &resource.plural, &namespace);
+        }
         looks.into_iter().for_each(|uid| queue.add(Key::new("", uid)));
     }
 

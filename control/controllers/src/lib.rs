@@ -11,6 +11,7 @@
 mod amount;
 mod cron_job;
 mod daemon_set;
+mod deletions;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
@@ -27,6 +28,7 @@ mod pod_control;
 mod pod_garbage;
 mod queue;
 mod replica_set;
+mod resource_quota;
 mod revision;
 mod service_account;
 mod stateful_set;
@@ -38,13 +40,14 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::deletions::Deletions;
 use crate::informer::Informer;
 
 /// What the controllers must be told.
@@ -64,12 +67,14 @@ struct Cluster {
     config_maps: Informer<ConfigMap>,
     cron_jobs: Informer<CronJob>,
     daemon_sets: Informer<DaemonSet>,
+    deletions: Deletions,
     deployments: Informer<Deployment>,
     jobs: Informer<Job>,
     leases: Informer<Lease>,
     namespaces: Informer<Namespace>,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
+    quotas: Informer<ResourceQuota>,
     replica_sets: Informer<ReplicaSet>,
     revisions: Informer<ControllerRevision>,
     service_accounts: Informer<ServiceAccount>,
@@ -93,12 +98,14 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         ),
         cron_jobs: Informer::start(Api::all(client.clone()), &mut tasks),
         daemon_sets: Informer::start(Api::all(client.clone()), &mut tasks),
+        deletions: Deletions::default(),
         deployments: Informer::start(Api::all(client.clone()), &mut tasks),
         jobs: Informer::start(Api::all(client.clone()), &mut tasks),
         leases: Informer::start(Api::namespaced(client.clone(), node::LEASES), &mut tasks),
         namespaces: Informer::start(Api::all(client.clone()), &mut tasks),
         nodes: Informer::start(Api::all(client.clone()), &mut tasks),
         pods: Informer::start(Api::all(client.clone()), &mut tasks),
+        quotas: Informer::start(Api::all(client.clone()), &mut tasks),
         replica_sets: Informer::start(Api::all(client.clone()), &mut tasks),
         revisions: Informer::start(Api::all(client.clone()), &mut tasks),
         service_accounts: Informer::start(Api::all(client.clone()), &mut tasks),
@@ -124,6 +131,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
     node::start(&cluster, &mut tasks)?;
     pod_garbage::start(&cluster, &mut tasks);
     replica_set::start(&cluster, &mut tasks);
+    resource_quota::start(&cluster, &mut tasks);
     service_account::start(&cluster, &mut tasks)?;
     stateful_set::start(&cluster, &mut tasks);
     taint::start(&cluster, &mut tasks);
@@ -145,6 +153,7 @@ impl Cluster {
         self.namespaces.synced().await;
         self.nodes.synced().await;
         self.pods.synced().await;
+        self.quotas.synced().await;
         self.replica_sets.synced().await;
         self.revisions.synced().await;
         self.service_accounts.synced().await;

@@ -73,6 +73,19 @@ pub(crate) fn nonzero(count: i32) -> Option<i32> {
     Some(count).filter(|count| *count != 0)
 }
 
+/// What went wrong, in the API server's words where it was the one to say so.
+pub(crate) fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The same of a failure that has been told with what was tried.
+pub(crate) fn cause(error: &anyhow::Error) -> String {
+    error.chain().find_map(|one| one.downcast_ref()).map_or_else(|| format!("{error:#}"), said)
+}
+
 /// What is gone meanwhile needs no more work.
 pub(crate) fn ignore_missing<T>(result: kube::Result<T>) -> anyhow::Result<()> {
     match result {

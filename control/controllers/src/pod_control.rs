@@ -99,12 +99,13 @@ impl PodControl {
         let made = match self.api(&key.namespace).create(&PostParams::default(), pod).await {
             Ok(made) => made,
             Err(error) => {
-                self.events.warning(owner, "FailedCreate", format!("Error creating: {error}"));
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                self.events.warning(owner, "FailedCreate", Act::Create.failed(owner, name, &meta::said(&error)));
                 return Err(error).context("cannot create a pod");
             }
         };
         self.expect(key, &made.name_any(), meta::uid(&made), true);
-        self.events.normal(owner, "SuccessfulCreate", format!("Created pod: {}", made.name_any()));
+        self.events.normal(owner, "SuccessfulCreate", Act::Create.done(owner, &made.name_any()));
         Ok(())
     }
 
@@ -121,12 +122,12 @@ impl PodControl {
         match self.api(&key.namespace).delete(&name, &params).await {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(error) => {
-                self.events.warning(owner, "FailedDelete", format!("Error deleting: {error}"));
+                self.events.warning(owner, "FailedDelete", Act::Delete.failed(owner, &name, &meta::said(&error)));
                 Err(error).context("cannot delete a pod")
             }
             Ok(_) => {
                 self.expect(key, &name, uid, false);
-                self.events.normal(owner, "SuccessfulDelete", format!("Deleted pod: {name}"));
+                self.events.normal(owner, "SuccessfulDelete", Act::Delete.done(owner, &name));
                 Ok(())
             }
         }
@@ -167,6 +168,46 @@ impl PodControl {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             result => Ok(result.map(drop)?),
         }
+    }
+}
+
+/// What an event tells of; upstream's StatefulSets use words of their own.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Create,
+    Delete,
+}
+
+impl Act {
+    fn done<K: Resource<DynamicType = ()>>(self, owner: &K, pod: &str) -> String {
+        let (word, Some(set)) = (self.word(), Self::set(owner)) else {
+            return match self {
+                Self::Create => format!("Created pod: {pod}"),
+                Self::Delete => format!("Deleted pod: {pod}"),
+            };
+        };
+        format!("{word} Pod {pod} in StatefulSet {set} successful")
+    }
+
+    fn failed<K: Resource<DynamicType = ()>>(self, owner: &K, pod: &str, error: &str) -> String {
+        let (word, Some(set)) = (self.word(), Self::set(owner)) else {
+            return match self {
+                Self::Create => format!("Error creating: {error}"),
+                Self::Delete => format!("Error deleting: {error}"),
+            };
+        };
+        format!("{word} Pod {pod} in StatefulSet {set} failed error: {error}")
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn set<K: Resource<DynamicType = ()>>(owner: &K) -> Option<&str> {
+        (K::kind(&()) == "StatefulSet").then_some(owner.meta().name.as_deref()?)
     }
 }
 

@@ -209,7 +209,7 @@ fn status(
             type_: "ReplicaFailure".into(),
             status: "True".into(),
             reason: Some("FailedCreate".into()),
-            message: Some(format!("{error:#}")),
+            message: Some(meta::cause(error)),
             last_transition_time: Some(Time(now)),
         }),
         (None, Some(index)) => drop(conditions.remove(index)),

@@ -163,8 +163,7 @@ pub fn charge(quota: &Value, subject: Subject<'_>) -> Result<Option<Value>, Stri
     }
     let mut total = used.clone();
     total.add(&requested);
-    let exceeded: BTreeSet<&str> =
-        requested.names().filter(|name| total.value(name) > hard.value(name)).collect();
+    let exceeded: BTreeSet<&str> = requested.names().filter(|name| total.value(name) > hard.value(name)).collect();
     if exceeded.is_empty() {
         return Ok(Some(total.to_json()));
     }

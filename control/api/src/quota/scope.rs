@@ -49,8 +49,7 @@ fn is_in(pod: &Value, scope: &str) -> bool {
 
 /// Whether any term of the pod's affinity looks at pods of other namespaces.
 fn names_namespaces(affinity: &Value) -> bool {
-    let reaches_out =
-        |term: &Value| !items(&term["namespaces"]).is_empty() || term["namespaceSelector"].is_object();
+    let reaches_out = |term: &Value| !items(&term["namespaces"]).is_empty() || term["namespaceSelector"].is_object();
     ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
         let terms = &affinity[kind];
         let preferred = items(&terms["preferredDuringSchedulingIgnoredDuringExecution"]);

@@ -27,7 +27,8 @@ fn ask(quota: &Value, source: &Source, object: &Value) -> Result<Option<Value>, 
 #[test]
 fn a_pod_is_charged_for_all_that_is_measured() {
     let hard = json!({"pods": "2", "requests.cpu": "1", "limits.memory": "1Gi", "count/pods": "5", "secrets": "1"});
-    let used = json!({"pods": "1", "requests.cpu": "500m", "limits.memory": "512Mi", "count/pods": "1", "secrets": "0"});
+    let used =
+        json!({"pods": "1", "requests.cpu": "500m", "limits.memory": "512Mi", "count/pods": "1", "secrets": "0"});
     let quota = quota(json!({"hard": hard}), used);
     let fits = pod(json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "500m", "memory": "512Mi"}}));
     assert_eq!(

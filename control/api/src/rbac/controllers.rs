@@ -75,10 +75,7 @@ const CONTROLLERS: &[(&str, &[ResourceRule])] = &[
             (&["get"], "*", &["*/scale"]),
         ],
     ),
-    (
-        "resourcequota-controller",
-        &[(&["list", "watch"], "*", &["*"]), (&["update"], "", &["resourcequotas/status"])],
-    ),
+    ("resourcequota-controller", &[(&["list", "watch"], "*", &["*"]), (&["update"], "", &["resourcequotas/status"])]),
     (
         "pod-garbage-collector",
         &[

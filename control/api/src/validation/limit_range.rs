@@ -50,7 +50,9 @@ fn one(item: &Value, kind: &str, path: &Path, errors: &mut Errors) {
     }
     let names: BTreeSet<&String> = LISTS.iter().flat_map(|list| entries(&item[list])).map(|(name, _)| name).collect();
     for name in names {
-        let of = |list: &str| if kind == "Pod" && list.starts_with("default") { None } else { Amounts::read(&item[list]).get(name) };
+        let of = |list: &str| {
+            if kind == "Pod" && list.starts_with("default") { None } else { Amounts::read(&item[list]).get(name) }
+        };
         let said = Said {
             min: of("min"),
             max: of("max"),
@@ -134,7 +136,9 @@ mod tests {
             "defaultRequest": {"cpu": "500m"}, "maxLimitRequestRatio": {"cpu": "5"}});
         assert_eq!(check(json!([good])), Vec::<String>::new());
         assert_eq!(
-            check(json!([{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}, "default": {"cpu": "1500m"}}])),
+            check(
+                json!([{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}, "default": {"cpu": "1500m"}}])
+            ),
             [
                 "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
                 "spec.limits[0].default[cpu]: Invalid value: \"2\": min value 2 is greater than default value 1500m",
@@ -150,7 +154,9 @@ mod tests {
     #[test]
     fn types_come_once_and_pods_have_no_defaults() {
         assert_eq!(
-            check(json!([{"type": "Pod", "default": {"cpu": "1"}}, {"type": "Pod"}, {"type": "PersistentVolumeClaim"}])),
+            check(
+                json!([{"type": "Pod", "default": {"cpu": "1"}}, {"type": "Pod"}, {"type": "PersistentVolumeClaim"}])
+            ),
             [
                 "spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'",
                 "spec.limits[1].type: Duplicate value: \"Pod\"",

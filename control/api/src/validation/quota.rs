@@ -52,7 +52,8 @@ pub(crate) fn resource_quota(quota: &Value, errors: &mut Errors) {
         amount_name(name, &path, errors);
         amount(name, value, &path, errors);
     }
-    let hard: Vec<&str> = entries(&spec["hard"]).map(|(name, _)| name.as_str()).filter(|name| is_standard(name)).collect();
+    let hard: Vec<&str> =
+        entries(&spec["hard"]).map(|(name, _)| name.as_str()).filter(|name| is_standard(name)).collect();
     let all = items(&spec["scopes"]);
     let scopes_path = path.at("scopes");
     for scope in all {
@@ -100,7 +101,9 @@ fn amount(name: &str, value: &Value, path: &Path, errors: &mut Errors) {
 fn fits(scope: &str, name: &str) -> bool {
     match scope {
         "BestEffort" | "CrossNamespacePodAffinity" => name == "pods",
-        "NotBestEffort" | "NotTerminating" | "PriorityClass" | "Terminating" => name == "pods" || COMPUTE.contains(&name),
+        "NotBestEffort" | "NotTerminating" | "PriorityClass" | "Terminating" => {
+            name == "pods" || COMPUTE.contains(&name)
+        }
         "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
         _ => true,
     }

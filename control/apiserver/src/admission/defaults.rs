@@ -4,8 +4,7 @@ use control_api::meta;
 use control_api::status::Status;
 use serde_json::{Value, json};
 
-use super::{Operation, Request, Step};
-use crate::state::parse;
+use super::{Operation, Request, Step, objects};
 
 pub(super) struct Priority;
 pub(super) struct DefaultTolerationSeconds;
@@ -111,11 +110,7 @@ impl Step for DefaultIngressClass {
     }
 }
 
-/// Every object of a cluster-scoped kind of which there are few.
+/// Every object of a cluster-scoped kind.
 async fn all(request: &Request<'_>, group: &str, plural: &str) -> Result<Vec<Value>, Status> {
-    let server = &request.context.server;
-    let resource = server.builtin(group, plural)?;
-    let range = control_store::Range::prefix(&resource.prefix(""));
-    let page = server.store.range(range).await.map_err(crate::state::store_failure)?;
-    page.entries.into_iter().map(|entry| parse(entry).map(|(_, object)| object)).collect()
+    Ok(objects(request, group, plural, "").await?.into_iter().map(|(_, object)| object).collect())
 }

@@ -3,16 +3,20 @@
 mod defaults;
 mod escalation;
 mod lifecycle;
+mod limit_ranger;
 mod node;
+pub(crate) mod quota;
 mod service_account;
 
 use std::sync::Arc;
 
 use control_api::registry::Resource;
 use control_api::status::Status;
+use control_store::{Entry, Range};
 use serde_json::Value;
 
 use crate::handler::Context;
+use crate::state::{parse, store_failure};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -69,9 +73,10 @@ trait Step: Sync {
     }
 }
 
-/// In upstream's order.
+/// In upstream's order; quotas come last of all and are charged with the write itself ([`quota`]).
 const CHAIN: &[&dyn Step] = &[
     &lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node::NodeRestriction,
     &node::TaintNodesByCondition,
@@ -80,6 +85,19 @@ const CHAIN: &[&dyn Step] = &[
     &defaults::DefaultTolerationSeconds,
     &defaults::DefaultIngressClass,
 ];
+
+/// Every object of a built-in kind: those of a namespace, or all if it is empty. For kinds of which there are few.
+async fn objects(
+    request: &Request<'_>,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+) -> Result<Vec<(Entry, Value)>, Status> {
+    let server = &request.context.server;
+    let resource = server.builtin(group, plural)?;
+    let page = server.store.range(Range::prefix(&resource.prefix(namespace))).await.map_err(store_failure)?;
+    page.entries.into_iter().map(parse).collect()
+}
 
 pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
     for step in CHAIN {

@@ -6,6 +6,7 @@ mod applies;
 mod deletion;
 mod identity;
 mod kubelet;
+mod quotas;
 mod reads;
 mod services;
 mod support;

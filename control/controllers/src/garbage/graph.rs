@@ -63,6 +63,10 @@ impl Graph {
         self.resources.get(key).cloned()
     }
 
+    pub(super) fn object(&self, uid: &str) -> Option<&Object> {
+        self.objects.get(uid)
+    }
+
     /// Learns an object; returns the uids worth a look.
     pub(super) fn put(&mut self, object: Object) -> Vec<String> {
         let uid = object.uid.clone();
