@@ -32,8 +32,7 @@ pub fn with_cluster(versions: &[&str], test: impl Fn(&Cluster, &Kubectl)) {
     let cluster = Cluster::start();
     for version in versions {
         eprintln!("with {version}");
-        let kubectl =
-            Kubectl::new(version, &cluster.path("kubeconfig"), &cluster.path(""), &version.replace('.', "-"));
+        let kubectl = Kubectl::new(version, &cluster.path("kubeconfig"), &cluster.path(""), &version.replace('.', "-"));
         kubectl.ok(&format!("create namespace {}", kubectl.namespace));
         test(&cluster, &kubectl);
         kubectl.ok(&format!("delete namespace {}", kubectl.namespace));

@@ -5,17 +5,16 @@
 use std::fs;
 use std::path::Path;
 
-use tidegate_tests::cluster::with_cluster;
-use tidegate_tests::kubectl::{ALL_VERSIONS, Kubectl};
+use tidegate_tests::kubectl::{ALL_VERSIONS, Kubectl, with_cluster};
 
 #[test]
 fn notebook() {
-    with_cluster("t-notebook", &ALL_VERSIONS, |cluster, kubectl| {
-        write_files(cluster.dir());
+    with_cluster(&ALL_VERSIONS, |cluster, kubectl| {
+        write_files(&cluster.path(""));
         config_maps_and_secrets(kubectl);
         pods_and_labels(kubectl);
         output_formats(kubectl);
-        inside_pods(cluster.dir(), kubectl);
+        inside_pods(&cluster.path(""), kubectl);
         services_and_ingress(kubectl);
         deployments(kubectl);
         files(kubectl);
@@ -64,7 +63,8 @@ fn config_maps_and_secrets(kubectl: &Kubectl) {
 }
 
 fn pods_and_labels(kubectl: &Kubectl) {
-    kubectl.says("run web --image=tidegate/echo:dev --port=8080 --labels=app=web,tier=front --env=A=B", "pod/web created");
+    kubectl
+        .says("run web --image=tidegate/echo:dev --port=8080 --labels=app=web,tier=front --env=A=B", "pod/web created");
     kubectl.says("wait --for=condition=Ready pod/web --timeout=60s", "pod/web condition met");
     kubectl.says("get pods --show-labels", "app=web,tier=front");
     kubectl.says("label pod web env=prod", "labeled");
