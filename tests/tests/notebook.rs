@@ -183,7 +183,9 @@ fn other_workloads(kubectl: &Kubectl) {
     for (kind, spec) in [("DaemonSet", ""), ("StatefulSet", "serviceName: none, ")] {
         let name = kind.to_lowercase();
         let manifest = format!(
-            r#"{{apiVersion: apps/v1, kind: {kind}, metadata: {{name: {name}}}, spec: {{{spec}selector: {{matchLabels: {{app: {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{containers: [{{name: main, image: "tidegate/echo:dev"}}]}}}}}}}}"#
+            "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}selector: {{matchLabels: {{app: \
+             {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{containers: [{{name: main, image: \
+             \"tidegate/echo:dev\"}}]}}}}}}\n"
         );
         kubectl.feed("apply -f -", &manifest);
         kubectl.ok(&format!("rollout status {name}/{name} --timeout=60s"));
