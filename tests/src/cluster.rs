@@ -71,6 +71,12 @@ impl Cluster {
         command
     }
 
+    /// The name of its one node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
+
 use crate::cluster::Cluster;
 
 /// Oldest and newest supported.
@@ -18,23 +20,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
 
 /// Runs a test against a cluster of its own, in a fresh namespace for each version of kubectl. Skipped, loudly, by users
-/// who cannot make namespaces and load kernel programs.
+/// who cannot make network namespaces and load kernel programs.
 ///
 /// # Panics
 /// If the cluster does not start, or the test fails.
-pub fn with_cluster(name: &str, versions: &[&str], test: impl Fn(&Cluster, &Kubectl)) {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("SKIPPED: {name}: a whole cluster needs root");
+pub fn with_cluster(versions: &[&str], test: impl Fn(&Cluster, &Kubectl)) {
+    if !Uid::effective().is_root() {
+        eprintln!("SKIPPED: a whole cluster needs root");
         return;
     }
     let cluster = Cluster::start();
     for version in versions {
-        eprintln!("{name}: with {version}");
-        let namespace = version.replace('.', "-");
-        let kubectl = Kubectl::new(version, &cluster.path("kubeconfig"), cluster.dir(), &namespace);
-        kubectl.ok(&format!("create namespace {namespace}"));
+        eprintln!("with {version}");
+        let kubectl = Kubectl::new(version, &cluster.path("kubeconfig"), &cluster.path(""), &version.replace('.', "-"));
+        kubectl.ok(&format!("create namespace {}", kubectl.namespace));
         test(&cluster, &kubectl);
-        kubectl.ok(&format!("delete namespace {namespace}"));
+        kubectl.ok(&format!("delete namespace {}", kubectl.namespace));
     }
 }
 

@@ -18,7 +18,7 @@ spec:
 
 #[test]
 fn daemon_sets() {
-    with_cluster("t-daemonsets", &VERSIONS, |cluster, kubectl| {
+    with_cluster(&VERSIONS, |cluster, kubectl| {
         kubectl.feed("create -f -", AGENT);
         let rolled_out = || kubectl.says("rollout status daemonset/agent --timeout=60s", "successfully rolled out");
         rolled_out();

@@ -5,7 +5,7 @@ use tidegate_tests::kubectl::{Kubectl, VERSIONS, with_cluster};
 
 #[test]
 fn disruptions() {
-    with_cluster("t-disruptions", &VERSIONS, |cluster, kubectl| {
+    with_cluster(&VERSIONS, |cluster, kubectl| {
         kubectl.ok("create deployment web --image=tidegate/echo:dev --replicas=3");
         kubectl.ok(r#"patch deployment web -p {"spec":{"template":{"spec":{"terminationGracePeriodSeconds":1}}}}"#);
         kubectl.ok("rollout status deployment/web --timeout=60s");
@@ -28,7 +28,10 @@ fn drain(cluster: &Cluster, kubectl: &Kubectl) {
     kubectl.becomes("get pdb web -o jsonpath={.status.disruptionsAllowed}", "2");
     let blocked = kubectl.run(&drain(8), "");
     assert_eq!(String::from_utf8_lossy(&blocked.stdout).matches(" evicted").count(), 2, "{blocked:?}");
-    kubectl.becomes("get pods -l app=web --field-selector status.phase=Running -o jsonpath={.items[*].kind}", "Pod");
+    kubectl.becomes(
+        "get pods -l app=web --field-selector status.phase=Running -o go-template={{range.items}}x{{end}}",
+        "x",
+    );
     kubectl.says(&format!("uncordon {node}"), "uncordoned");
     kubectl.says(&format!("uncordon {node}"), "already uncordoned");
     kubectl.ok("rollout status deployment/web --timeout=60s");

@@ -4,7 +4,7 @@ use tidegate_tests::kubectl::{Kubectl, VERSIONS, with_cluster};
 
 #[test]
 fn jobs() {
-    with_cluster("t-jobs", &VERSIONS, |_, kubectl| {
+    with_cluster(&VERSIONS, |_, kubectl| {
         completions(kubectl);
         failures(kubectl);
         ends(kubectl);
@@ -78,7 +78,7 @@ fn cron_jobs(kubectl: &Kubectl) {
     assert_eq!(kubectl.ok("get job manual -o jsonpath={.metadata.ownerReferences[0].name}"), "tick");
     kubectl.refuses("create cronjob bad --image=busybox:dev --schedule=nope", "spec.schedule: Invalid value: \"nope\"");
     kubectl.says("get cronjob tick", "* * * * *");
-    let last = "wait --for=jsonpath={.status.lastSuccessfulTime} cronjob/tick --timeout=90s";
+    let last = "wait --for=jsonpath={.status.lastScheduleTime} cronjob/tick --timeout=90s";
     kubectl.says(last, "condition met");
     let jobs = kubectl.ok("get jobs -o jsonpath={.items[*].metadata.name}");
     assert!(jobs.split(' ').any(|name| name.starts_with("tick-")), "{jobs}");

@@ -9,12 +9,12 @@ use tidegate_tests::kubectl::{ALL_VERSIONS, Kubectl, with_cluster};
 
 #[test]
 fn notebook() {
-    with_cluster("t-notebook", &ALL_VERSIONS, |cluster, kubectl| {
-        write_files(cluster.dir());
+    with_cluster(&ALL_VERSIONS, |cluster, kubectl| {
+        write_files(&cluster.path(""));
         config_maps_and_secrets(kubectl);
         pods_and_labels(kubectl);
         output_formats(kubectl);
-        inside_pods(cluster.dir(), kubectl);
+        inside_pods(&cluster.path(""), kubectl);
         services_and_ingress(kubectl);
         deployments(kubectl);
         files(kubectl);
@@ -183,7 +183,9 @@ fn other_workloads(kubectl: &Kubectl) {
     for (kind, spec) in [("DaemonSet", ""), ("StatefulSet", "serviceName: none, ")] {
         let name = kind.to_lowercase();
         let manifest = format!(
-            r#"{{apiVersion: apps/v1, kind: {kind}, metadata: {{name: {name}}}, spec: {{{spec}selector: {{matchLabels: {{app: {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{containers: [{{name: main, image: "tidegate/echo:dev"}}]}}}}}}}}"#
+            "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}selector: {{matchLabels: {{app: \
+             {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{containers: [{{name: main, image: \
+             \"tidegate/echo:dev\"}}]}}}}}}\n"
         );
         kubectl.feed("apply -f -", &manifest);
         kubectl.ok(&format!("rollout status {name}/{name} --timeout=60s"));

@@ -4,7 +4,7 @@ use tidegate_tests::kubectl::{Kubectl, VERSIONS, with_cluster};
 
 #[test]
 fn quotas() {
-    with_cluster("t-quotas", &VERSIONS, |_, kubectl| {
+    with_cluster(&VERSIONS, |_, kubectl| {
         counts(kubectl);
         pods(kubectl);
         defaults(kubectl);
@@ -74,7 +74,7 @@ fn defaults(kubectl: &Kubectl) {
         "failed quota: compute: must specify limits.memory for: bare; requests.cpu for: bare",
     );
     kubectl.feed("create -f -", RANGE);
-    kubectl.says("describe limitrange range", "Container  memory");
+    kubectl.says("describe limitrange range", "128Mi");
     kubectl.ok("run bare --image=busybox:dev -- sleep 1000");
     assert_eq!(kubectl.ok("get pod bare -o jsonpath={.spec.containers[0].resources.requests.cpu}"), "50m");
     assert_eq!(kubectl.ok("get quota compute -o jsonpath={.status.used.limits\\.memory}"), "64Mi");

@@ -30,7 +30,7 @@ const NAMES: &str = "get pods -l app=db --sort-by=.metadata.name -o jsonpath={.i
 
 #[test]
 fn stateful_sets() {
-    with_cluster("t-statefulsets", &VERSIONS, |_, kubectl| {
+    with_cluster(&VERSIONS, |_, kubectl| {
         kubectl.feed("create -f -", DB);
         rolled_out(kubectl);
         assert_eq!(kubectl.ok(NAMES), "db-0 db-1 db-2");
