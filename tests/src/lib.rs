@@ -1,6 +1,8 @@
 //! Harness and tests that cross crates.
 
 pub mod cluster;
+pub mod image;
 pub mod kernel_sandbox;
 pub mod packet;
 pub mod pod;
+pub mod registry;
