@@ -60,6 +60,11 @@ impl Layout {
         self.run_dir.join("supervisor.json")
     }
 
+    /// Where a sandboxed node asks for connections to registries.
+    pub(crate) fn dial_socket(&self) -> PathBuf {
+        self.run_dir.join("dial.sock")
+    }
+
     pub(crate) fn network_namespace(&self) -> PathBuf {
         Path::new("/run/netns").join(format!("tg-{}", self.node))
     }

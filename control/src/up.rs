@@ -4,14 +4,17 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use control_runtime::dial;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use nix::fcntl::{Flock, FlockArg};
+use tokio::net::UnixListener;
 
 use crate::cgroup::Hierarchies;
 use crate::identities::{self, Endpoints};
@@ -103,6 +106,9 @@ async fn supervise(args: &Args, layout: &Layout) -> anyhow::Result<()> {
         crate::pki::write_private(file, &admin)?;
     }
     let parts = parts(args, layout, &node_ips, &hierarchies)?;
+    if args.sandbox {
+        tokio::spawn(dial::serve(dial_listener(layout)?));
+    }
     let supervisor = Supervisor::new(layout.clone(), Namespaces::open(layout)?, daemons, args.sandbox)?;
     let running = tokio::spawn(supervisor.run(parts, shutdown.clone()));
     let announce = announce_when_ready(args, layout, &node_ips);
@@ -111,6 +117,16 @@ async fn supervise(args: &Args, layout: &Layout) -> anyhow::Result<()> {
         () = shutdown.cancelled() => {}
     }
     running.await.context("the supervisor panicked")?
+}
+
+/// A sandboxed node has no way out: its kubelet asks here for connections to registries.
+fn dial_listener(layout: &Layout) -> anyhow::Result<UnixListener> {
+    let path = layout.dial_socket();
+    // Left by a supervisor that was killed; this one holds the lock.
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 fn endpoints(args: &Args, node_ips: &[IpAddr]) -> anyhow::Result<Endpoints> {
@@ -168,6 +184,9 @@ fn parts(args: &Args, layout: &Layout, node_ips: &[IpAddr], cgroups: &Hierarchie
     ]));
     kubelet.extend(strings(&["--cluster-dns", &DNS_SERVICE_IP.to_string()]));
     kubelet.extend(node("--node-ip"));
+    if args.sandbox {
+        kubelet.extend(["--dial-socket".to_owned(), path(layout.dial_socket())]);
+    }
     if let Some(images) = preload(args) {
         kubelet.extend(["--preload-images".to_owned(), path(images)]);
     }

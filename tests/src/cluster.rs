@@ -78,17 +78,6 @@ impl Cluster {
     }
 
     #[must_use]
-    pub fn node(&self) -> &str {
-        &self.node
-    }
-
-    /// A folder that goes with the cluster.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.path("data")
     }
@@ -276,7 +265,11 @@ pub fn root() -> PathBuf {
 }
 
 /// The program of the build that the tests belong to.
-fn program() -> PathBuf {
+///
+/// # Panics
+/// If it is not built.
+#[must_use]
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let program = test.ancestors().nth(2).map(|dir| dir.join("tidegate")).filter(|program| program.exists());
     program.unwrap_or_else(|| panic!("tidegate is not beside {}; run: cargo build -p tidegate", test.display()))

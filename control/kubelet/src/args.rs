@@ -66,6 +66,12 @@ pub struct Args {
     /// Import every OCI layout and image archive in this directory at start.
     #[arg(long, value_name = "DIR")]
     pub preload_images: Option<PathBuf>,
+    /// Socket of a process that makes connections to registries, for a node without a way out [default: none is needed].
+    #[arg(long, value_name = "PATH")]
+    pub dial_socket: Option<PathBuf>,
+    /// Images that may be pulled at the same time; 1 pulls one after another.
+    #[arg(long, default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_parallel_image_pulls: u32,
 }
 
 impl Args {

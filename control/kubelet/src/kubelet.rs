@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use control_runtime::{Runtime, RuntimeConfig};
+use control_runtime::{Dialer, Runtime, RuntimeConfig};
 use daemon::admin::Admin;
 use daemon::sockets::Inherited;
 use futures::{Stream, StreamExt};
@@ -14,7 +14,7 @@ use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
 use prometheus::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +84,7 @@ pub async fn run_until(args: Args, shutdown: CancellationToken) -> anyhow::Resul
         events: events.clone(),
         settings: settings(&args, &machine),
         images_loaded: images_loaded.clone(),
+        pulls: Semaphore::new(usize::try_from(args.max_parallel_image_pulls)?),
         metrics: Metrics::new(&registry)?,
         started,
     });
@@ -158,6 +159,7 @@ async fn open_runtime(args: &Args) -> anyhow::Result<Runtime> {
         run_dir: args.run_dir().join("pods"),
         cgroup_parent: args.cgroup_parent(),
         program: "/proc/self/exe".into(),
+        dialer: args.dial_socket.clone().map_or(Dialer::Direct, Dialer::Through),
     };
     Runtime::open(config).await.context("cannot open the container runtime")
 }

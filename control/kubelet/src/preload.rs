@@ -41,7 +41,7 @@ fn is_layout(path: &Path) -> bool {
 
 fn is_archive(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.is_file() && [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
+    path.is_file() && [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"].iter().any(|ending| name.ends_with(ending))
 }
 
 #[cfg(test)]

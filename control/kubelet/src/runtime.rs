@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use control_runtime::{
-    Container, ContainerSpec, ExecOutput, ImageRecord, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, Credentials, ExecOutput, ImageRecord, PullError, Reference, Runtime, RuntimeError,
+    RuntimeEvent, Sandbox, SandboxSpec,
 };
 use tokio::sync::broadcast;
 
@@ -14,6 +15,12 @@ pub(crate) type Result<T> = std::result::Result<T, RuntimeError>;
 pub(crate) trait PodRuntime: Send + Sync + 'static {
     async fn images(&self) -> Result<Vec<ImageRecord>>;
     async fn resolve_image(&self, reference: &str) -> Option<ImageRecord>;
+    /// Fetches an image from its registry, as far as it is not here.
+    async fn pull_image(
+        &self,
+        image: &Reference,
+        credentials: &[Credentials],
+    ) -> std::result::Result<ImageRecord, PullError>;
     async fn sandboxes(&self) -> Vec<Sandbox>;
     /// Containers of one sandbox, dead ones too.
     async fn containers(&self, sandbox: &str) -> Vec<Container>;
@@ -38,6 +45,14 @@ impl PodRuntime for Runtime {
 
     async fn resolve_image(&self, reference: &str) -> Option<ImageRecord> {
         Runtime::images(self).resolve(reference).await
+    }
+
+    async fn pull_image(
+        &self,
+        image: &Reference,
+        credentials: &[Credentials],
+    ) -> std::result::Result<ImageRecord, PullError> {
+        Runtime::pull_image(self, image, credentials).await
     }
 
     async fn sandboxes(&self) -> Vec<Sandbox> {

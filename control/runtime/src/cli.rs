@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 
-use crate::image::{ImageRecord, ImageStore};
+use crate::image::{ImageRecord, ImageStore, Reference};
+use crate::registry::{Dialer, Registries};
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
@@ -13,9 +14,16 @@ pub enum Command {
     Import {
         #[command(flatten)]
         data: Data,
-        /// Directories or (gzipped) tar files.
+        /// Directories or tar files, which may be compressed with gzip or zstd.
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
+    },
+    /// Fetch images from their registries.
+    Pull {
+        #[command(flatten)]
+        data: Data,
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
     },
     /// List images.
     Ls {
@@ -50,6 +58,7 @@ impl Data {
 
 pub fn run(command: Command) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
         .context("cannot start the async runtime")?
         .block_on(run_command(command))
@@ -64,6 +73,16 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
                 for image in images {
                     println!("imported {} ({})", image.references.join(", "), short(&image.id));
                 }
+            }
+        }
+        Command::Pull { data, images } => {
+            let store = data.open()?;
+            let registries = Registries::new(Dialer::Direct);
+            for image in images {
+                let reference = Reference::parse(&image)?;
+                let pulled = store.pull(&registries, &reference, &[]).await;
+                let pulled = pulled.with_context(|| format!("cannot pull {image}"))?;
+                println!("pulled {reference} ({})", short(&pulled.id));
             }
         }
         Command::Ls { data, json } => {
@@ -89,7 +108,8 @@ fn table(images: &[ImageRecord]) -> String {
     let rows: Vec<[String; 3]> = images
         .iter()
         .flat_map(|image| {
-            image.references.iter().map(|name| [name.clone(), short(&image.id).to_owned(), megabytes(image.size_bytes)])
+            let names = if image.references.is_empty() { &image.pulled } else { &image.references };
+            names.iter().map(|name| [name.clone(), short(&image.id).to_owned(), megabytes(image.size_bytes)])
         })
         .collect();
     let width = rows.iter().map(|row| row[0].len()).chain(["IMAGE".len()]).max().unwrap_or_default();
@@ -119,6 +139,7 @@ mod tests {
             id: format!("sha256:{}", "ab".repeat(32)),
             digest: String::new(),
             references: vec!["docker.io/library/a:1".to_owned(), "docker.io/library/a:latest".to_owned()],
+            pulled: vec![format!("docker.io/library/a@sha256:{}", "cd".repeat(32))],
             size_bytes: 1_250_000,
         };
         assert_eq!(

@@ -63,8 +63,8 @@ pub enum ImageError {
     BadReference(String),
     #[error("image has no manifest for {0}")]
     NoPlatform(String),
-    #[error("layer type {0} is not supported")]
-    UnsupportedLayer(String),
+    #[error("{path} is compressed with {name}; only gzip and zstd are supported")]
+    UnsupportedCompression { path: PathBuf, name: &'static str },
     #[error("layer entry {path}: {detail}")]
     BadLayer { path: PathBuf, detail: String },
     #[error("{what} is not valid: {detail}")]

@@ -7,7 +7,7 @@
 //!
 //! Where to look: `runtime` is the face, `pod` what it knows of one sandbox, `client` talks to a shim,
 //! `streams` holds those of a process, `protocol` is what they say; `shim` is the other end;
-//! `spec` turns a container's description into an OCI spec; `image` stores images; `cgroup`, `rootfs`, `tree` and
+//! `spec` turns a container's description into an OCI spec; `image` stores images, `registry` fetches them; `cgroup`, `rootfs`, `tree` and
 //! `user` are the kernel-side helpers that both ends share.
 
 mod cgroup;
@@ -19,6 +19,7 @@ mod image;
 mod layout;
 mod pod;
 mod protocol;
+mod registry;
 mod rootfs;
 mod runtime;
 mod sandbox;
@@ -32,6 +33,7 @@ pub use container::{Container, ContainerSpec, ContainerState, ExecOutput, Mount,
 pub use error::{ImageError, RuntimeError};
 pub use image::{ImageRecord, ImageStore, Reference};
 pub use pod::RuntimeEvent;
+pub use registry::{Credentials, Dialer, PullError, Registries, dial};
 pub use runtime::{Runtime, RuntimeConfig};
 pub use sandbox::{Sandbox, SandboxSpec, SandboxState};
 pub use streams::{AttachSpec, ExecSpec, ProcessHandle, ProcessStreams, StreamFile, Terminal};

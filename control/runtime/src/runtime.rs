@@ -15,10 +15,11 @@ use crate::cgroup::Hierarchies;
 use crate::client::{self, Program, ShimClient, lock};
 use crate::container::{Container, ContainerSpec, ExecOutput};
 use crate::error::{IoContext, RuntimeError};
-use crate::image::ImageStore;
+use crate::image::{ImageRecord, ImageStore, Reference};
 use crate::layout::{RootDir, SandboxDir, is_plain_name, new_id, read_record, remove_tree, write_record};
 use crate::pod::{DRAIN_PATIENCE, Follower, Pod, RuntimeEvent, blocking, kill_shim};
 use crate::protocol::{Boot, Call, CreateContainer, Refusal, Reply};
+use crate::registry::{Credentials, Dialer, PullError, Registries};
 use crate::sandbox::{Sandbox, SandboxRecord, SandboxSpec};
 use crate::shim::BOOT_FILE;
 use crate::streams::{self, AttachSpec, ExecSpec, ProcessStreams};
@@ -43,6 +44,8 @@ pub struct RuntimeConfig {
     pub cgroup_parent: String,
     /// The program to execute for `shim` (normally `/proc/self/exe`).
     pub program: PathBuf,
+    /// How to reach registries.
+    pub dialer: Dialer,
 }
 
 /// The container runtime of one node. Cheap to clone.
@@ -55,6 +58,7 @@ pub struct Runtime {
 struct Inner {
     config: RuntimeConfig,
     images: ImageStore,
+    registries: Registries,
     program: Program,
     cgroups: Hierarchies,
     events: broadcast::Sender<RuntimeEvent>,
@@ -71,7 +75,8 @@ impl Runtime {
         let cgroups = Hierarchies::find().at("cannot find the cgroup hierarchies in", "/proc/self/mountinfo")?;
         let program = Program::seal(&config.program);
         let (events, _) = broadcast::channel(EVENTS_BUFFERED);
-        let inner = Inner { config, images, program, cgroups, events, pods: Mutex::default() };
+        let registries = Registries::new(config.dialer.clone());
+        let inner = Inner { config, images, registries, program, cgroups, events, pods: Mutex::default() };
         let runtime = Self { inner: Arc::new(inner) };
         runtime.find_pods().await?;
         runtime.remove_orphans().await?;
@@ -80,6 +85,11 @@ impl Runtime {
 
     pub fn images(&self) -> &ImageStore {
         &self.inner.images
+    }
+
+    /// Fetches an image from its registry, as far as it is not here.
+    pub async fn pull_image(&self, image: &Reference, credentials: &[Credentials]) -> Result<ImageRecord, PullError> {
+        self.inner.images.pull(&self.inner.registries, image, credentials).await
     }
 
     /// Changes from now on. A listener that falls far behind misses some; listing shows the truth.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
@@ -26,6 +26,8 @@ pub(crate) struct Context {
     pub settings: Settings,
     /// False while images are still being imported at start.
     pub images_loaded: watch::Receiver<bool>,
+    /// How many images may be pulled at the same time.
+    pub pulls: Semaphore,
     pub metrics: Metrics,
     pub started: Instant,
 }

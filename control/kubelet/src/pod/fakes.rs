@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use control_runtime::{
-    Container, ContainerSpec, ContainerState, ExecOutput, ImageRecord, RuntimeError, RuntimeEvent, Sandbox,
-    SandboxSpec, SandboxState,
+    Container, ContainerSpec, ContainerState, Credentials, ExecOutput, ImageRecord, PullError, Reference, RuntimeError,
+    RuntimeEvent, Sandbox, SandboxSpec, SandboxState,
 };
 use dataplane_user::cni;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -35,6 +35,8 @@ struct RuntimeState {
     sandboxes: BTreeMap<String, Sandbox>,
     containers: BTreeMap<String, Container>,
     images: BTreeSet<String>,
+    /// What the only registry has, in full names.
+    published: BTreeSet<String>,
     calls: Vec<String>,
     /// Exit codes of commands by their text; unknown ones succeed.
     commands: BTreeMap<String, i32>,
@@ -52,8 +54,9 @@ impl FakeRuntime {
         self.state.lock().calls.clone()
     }
 
-    pub(crate) fn add_image(&self, name: &str) {
-        self.state.lock().images.insert(name.into());
+    /// Lets a registry have an image.
+    pub(crate) fn publish(&self, reference: &str) {
+        self.state.lock().published.insert(reference.into());
     }
 
     /// Lets a command in a container end with this code.
@@ -126,12 +129,22 @@ impl PodRuntime for FakeRuntime {
     }
 
     async fn resolve_image(&self, reference: &str) -> Option<ImageRecord> {
-        self.state.lock().images.contains(reference).then(|| ImageRecord {
-            id: "sha256:1".into(),
-            digest: "sha256:2".into(),
-            references: vec![reference.into()],
-            size_bytes: 1,
-        })
+        self.state.lock().images.contains(reference).then(|| image(reference))
+    }
+
+    async fn pull_image(
+        &self,
+        reference: &Reference,
+        _: &[Credentials],
+    ) -> std::result::Result<ImageRecord, PullError> {
+        let mut state = self.state.lock();
+        let name = reference.to_string();
+        state.calls.push(format!("pull {name}"));
+        if !state.published.contains(&name) {
+            return Err(PullError::NotFound { image: name });
+        }
+        state.images.insert(name.clone());
+        Ok(image(&name))
     }
 
     async fn sandboxes(&self) -> Vec<Sandbox> {
@@ -236,6 +249,16 @@ impl PodRuntime for FakeRuntime {
 
     fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
         self.events.subscribe()
+    }
+}
+
+fn image(reference: &str) -> ImageRecord {
+    ImageRecord {
+        id: "sha256:1".into(),
+        digest: "sha256:2".into(),
+        references: vec![reference.into()],
+        pulled: vec![],
+        size_bytes: 1,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +65,7 @@ impl World {
             cluster: shared,
             settings,
             images_loaded,
+            pulls: Semaphore::new(1),
             metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
             started: Instant::now(),
         });
@@ -308,9 +309,45 @@ async fn a_missing_image_is_waited_for() {
         move |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == wanted
     };
     world.until("failing", reason("ErrImagePull")).await;
-    world.until("backing off", reason("ImagePullBackOff")).await;
-    world.runtime.add_image("late");
+    let pod = world.until("backing off", reason("ImagePullBackOff")).await;
+    let message = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
+    let text = "Back-off pulling image \"late\": ErrImagePull: docker.io/library/late:latest: not found";
+    assert_eq!(message, text);
+    world.runtime.publish("docker.io/library/late:latest");
     world.until_ready().await;
+    let events = world.cluster.events();
+    for wanted in [
+        "Pulling: Pulling image \"late\"",
+        "Failed: Failed to pull image \"late\": docker.io/library/late:latest: not found",
+        "Failed: Error: ErrImagePull",
+        "BackOff: Back-off pulling image \"late\"",
+        "Failed: Error: ImagePullBackOff",
+        "Pulled: Successfully pulled image \"late\" in ",
+    ] {
+        assert!(events.iter().any(|event| event.starts_with(wanted)), "{wanted}: {events:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_always_pulled_is_asked_for_although_it_is_here() {
+    let world = World::new();
+    world.runtime.publish("docker.io/library/app:latest");
+    world.apply(json!({"containers": [{"name": "c", "image": "app", "imagePullPolicy": "Always"}]}));
+    world.until_ready().await;
+    assert!(world.runtime.calls().contains(&"pull docker.io/library/app:latest".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_none_is_told_of() {
+    let world = World::new();
+    world.apply(json!({"containers": [{"name": "c", "image": "No Name"}]}));
+    let reason =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "InvalidImageName";
+    world.until("refused", reason).await;
+    let events = world.cluster.events();
+    assert!(
+        events.iter().any(|event| event.starts_with("InspectFailed: Failed to apply default image tag \"No Name\""))
+    );
 }
 
 #[tokio::test(start_paused = true)]

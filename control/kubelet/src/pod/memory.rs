@@ -39,8 +39,16 @@ pub(crate) struct ContainerMemory {
     pub backoff: Option<Backoff>,
     /// Why the last attempt to start it failed.
     pub waiting: Option<Reason>,
+    /// A pull that has failed and does not yet show as held back.
+    pub failed_pull: Option<FailedPull>,
     pub retry: Retry,
     pub health: Health,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedPull {
+    pub image: String,
+    pub at: Timestamp,
 }
 
 /// What probes say of one container instance.

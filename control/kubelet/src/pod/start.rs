@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control_runtime::{ImageRecord, Reference, RuntimeError};
+use control_runtime::RuntimeError;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,7 @@ use super::hook;
 use super::kill::kill;
 use crate::cluster::{ClusterError, chain};
 use crate::events::Severity;
+use crate::image::ensure::ensure;
 use crate::spec::container::{self, Prepared};
 use crate::spec::env::{self, EnvError, EnvObjects};
 use crate::spec::pod_ref::PodRef;
@@ -39,11 +40,11 @@ pub(crate) struct Order {
 /// Why a container is not running; the waiting reason and its message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    #[error("image {0:?} is not present on this node; import it with `tidegate image import`")]
-    NoImage(String),
+    #[error("{message}")]
+    Pull { image: String, message: String },
     #[error("Container image \"{0}\" is not present with pull policy of Never")]
     NeverPull(String),
-    #[error("couldn't parse image name {0:?}")]
+    #[error("{0}")]
     BadImageName(String),
     #[error("{0}")]
     Config(String),
@@ -60,7 +61,7 @@ pub(crate) enum StartError {
 impl StartError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::NoImage(_) => "ErrImagePull",
+            Self::Pull { .. } => "ErrImagePull",
             Self::NeverPull(_) => "ErrImageNeverPull",
             Self::BadImageName(_) => "InvalidImageName",
             Self::Config(_) => "CreateContainerConfigError",
@@ -91,7 +92,7 @@ pub(crate) async fn start(context: Arc<Context>, order: Order) -> Result<(), Sta
     if let Err(error) = &result {
         let message = match error {
             StartError::Cancelled => return result,
-            StartError::NoImage(image) => {
+            StartError::Pull { image, .. } => {
                 let message = format!("Failed to pull image \"{image}\": {error}");
                 context.events.container(&order.pod, &name, Severity::Warning, "Failed", message);
                 "Error: ErrImagePull".to_owned()
@@ -100,6 +101,7 @@ pub(crate) async fn start(context: Arc<Context>, order: Order) -> Result<(), Sta
                 context.events.container(&order.pod, &name, Severity::Warning, "ErrImageNeverPull", error.to_string());
                 "Error: ErrImageNeverPull".to_owned()
             }
+            StartError::BadImageName(_) => "Error: InvalidImageName".to_owned(),
             other => format!("Error: {other}"),
         };
         context.events.container(&order.pod, &name, Severity::Warning, "Failed", message);
@@ -109,7 +111,7 @@ pub(crate) async fn start(context: Arc<Context>, order: Order) -> Result<(), Sta
 
 async fn attempt(context: &Arc<Context>, order: &Order) -> Result<(), StartError> {
     let Order { pod, container, .. } = order;
-    let image = image(context, order).await?;
+    let image = ensure(context, order).await?;
     let env = environment(context, order).await?;
     let pod_dir = context.pod_dir(pod.uid());
     let mounts = prepare_mounts(context, order, &env).await?;
@@ -153,35 +155,6 @@ async fn attempt(context: &Arc<Context>, order: &Order) -> Result<(), StartError
         format!("Started container {}", container.name),
     );
     post_start(context, order, id).await
-}
-
-async fn image(context: &Context, order: &Order) -> Result<ImageRecord, StartError> {
-    let reference = order.container.image.clone().unwrap_or_default();
-    if Reference::parse(&reference).is_err() {
-        return Err(StartError::BadImageName(reference));
-    }
-    let mut image = context.runtime.resolve_image(&reference).await;
-    if image.is_none() {
-        // It may be among those that are being imported right now.
-        let mut loaded = context.images_loaded.clone();
-        let waited = !*loaded.borrow();
-        tokio::select! {
-            _ = loaded.wait_for(|loaded| *loaded) => {}
-            () = order.cancelled.cancelled() => return Err(StartError::Cancelled),
-        }
-        if waited {
-            image = context.runtime.resolve_image(&reference).await;
-        }
-    }
-    match image {
-        Some(image) => {
-            let message = format!("Container image \"{reference}\" already present on machine");
-            context.events.container(&order.pod, &order.container.name, Severity::Normal, "Pulled", message);
-            Ok(image)
-        }
-        None if order.container.image_pull_policy.as_deref() == Some("Never") => Err(StartError::NeverPull(reference)),
-        None => Err(StartError::NoImage(reference)),
-    }
 }
 
 async fn environment(context: &Context, order: &Order) -> Result<Vec<(String, String)>, StartError> {

@@ -11,14 +11,14 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::context::Context;
 use super::decide::{self, Action, Kill};
 use super::effects::{self, EffectError};
 use super::files;
 use super::kill::kill;
 use super::manager::Index;
-use super::memory::{Busy, Condemned, Memory, Reason};
+use super::memory::{Busy, Condemned, FailedPull, Memory, Reason};
 use super::observed::{Observed, Remembered};
 use super::phase::Phase;
 use super::probes::Probes;
@@ -35,7 +35,9 @@ const SECOND: SignedDuration = SignedDuration::from_secs(1);
 const VOLUMES_RETRY: (SignedDuration, SignedDuration) =
     (SignedDuration::from_millis(250), SignedDuration::from_secs(120));
 const SANDBOX_RETRY: (SignedDuration, SignedDuration) = (SECOND, SignedDuration::from_secs(30));
-const IMAGE_RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(2), SignedDuration::from_secs(30));
+const IMAGE_RETRY: (SignedDuration, SignedDuration) = (BACKOFF_MIN, BACKOFF_MAX);
+/// How long a failed pull shows as such before it shows as held back.
+const PULL_FAILURE_SHOWN: SignedDuration = SignedDuration::from_secs(3);
 const START_RETRY: (SignedDuration, SignedDuration) = (SECOND, SignedDuration::from_secs(15));
 /// Pause after an effect that should not have failed.
 const EFFECT_RETRY: Duration = Duration::from_secs(1);
@@ -230,10 +232,11 @@ impl Worker {
         }
         let decision = decide::next(&self.pod, &self.observed, &self.memory, ended, now);
         self.note_crash_loops(&decision.crash_loops);
+        let held_back = if ended { None } else { self.note_held_back_pulls(now) };
         self.note_running(now);
         self.probes.sync(&self.pod, &self.observed, &self.memory, ended);
         self.publish(ended, now);
-        let mut wake = decision.wake.unwrap_or(far);
+        let mut wake = decision.wake.unwrap_or(far).min(held_back.unwrap_or(far));
         if decision.actions.iter().any(|action| matches!(action, Action::Fail { .. })) {
             // The pod has just ended: what that means is decided at once.
             wake = now;
@@ -300,6 +303,27 @@ impl Worker {
             self.context.events.container(&self.pod, name, Severity::Warning, "BackOff", message);
         }
         self.crash_loops = crash_loops.to_vec();
+    }
+
+    /// Lets a failed pull show as held back after a moment; returns when to look again.
+    fn note_held_back_pulls(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let mut next = None;
+        for (name, memory) in &mut self.memory.containers {
+            let Some(pull) = memory.failed_pull.as_ref() else { continue };
+            let due = pull.at.saturating_add(PULL_FAILURE_SHOWN).unwrap_or(now);
+            if now < due {
+                next = Some(next.map_or(due, |next: Timestamp| next.min(due)));
+                continue;
+            }
+            let message = format!("Back-off pulling image \"{}\"", pull.image);
+            let cause = memory.waiting.take().map(|waiting| waiting.message).unwrap_or_default();
+            memory.waiting = Some(Reason::new("ImagePullBackOff", format!("{message}: ErrImagePull: {cause}")));
+            memory.failed_pull = None;
+            let events = &self.context.events;
+            events.container(&self.pod, name, Severity::Normal, "BackOff", message);
+            events.container(&self.pod, name, Severity::Warning, "Failed", "Error: ImagePullBackOff");
+        }
+        next
     }
 
     fn refresh_volumes(&mut self, now: Timestamp, far: Timestamp) -> Timestamp {
@@ -548,26 +572,24 @@ impl Worker {
         let error = match result {
             Ok(()) => {
                 memory.waiting = None;
+                memory.failed_pull = None;
                 memory.retry.reset();
                 return;
             }
             Err(StartError::Cancelled) => return,
             Err(error) => error,
         };
-        let repeated = memory.retry.failures() > 0;
-        let reason = match &error {
-            StartError::NoImage(image) if repeated => {
-                let message = format!("Back-off pulling image \"{image}\"");
-                self.context.events.container(&self.pod, name, Severity::Normal, "BackOff", message.clone());
-                Reason::new("ImagePullBackOff", format!("{message}: ErrImagePull: {error}"))
-            }
-            error => Reason::new(error.reason(), error.to_string()),
+        memory.waiting = Some(Reason::new(error.reason(), error.to_string()));
+        memory.failed_pull = match &error {
+            StartError::Pull { image, .. } => Some(FailedPull { image: image.clone(), at: now }),
+            _ => None,
         };
-        memory.waiting = Some(reason);
         match error {
             // An instance that ended is held back by its restart delay.
             StartError::PostStart(_) => {}
-            StartError::NoImage(_) | StartError::NeverPull(_) => memory.retry.failed(now, IMAGE_RETRY.0, IMAGE_RETRY.1),
+            StartError::Pull { .. } | StartError::NeverPull(_) => {
+                memory.retry.failed(now, IMAGE_RETRY.0, IMAGE_RETRY.1)
+            }
             _ => memory.retry.failed(now, START_RETRY.0, START_RETRY.1),
         }
     }

@@ -52,6 +52,8 @@ pub(super) struct Client {
     stderr: Option<Sink>,
     status: Sink,
     status_form: StatusForm,
+    /// Ways back that nobody writes to; a stream is open for as long as it has one.
+    silent: Vec<spdy::StreamWriter>,
     connection: Connection,
 }
 
@@ -128,19 +130,26 @@ impl Client {
             stdin: wanted.stdin.then_some(channels.stdin),
             resize: wanted.tty.then_some(channels.resize),
             status_form,
+            silent: Vec::new(),
             connection: Connection::WebSocket(channels.connection),
         }
     }
 
     fn of_streams(streams: Streams, session: spdy::Session, status_form: StatusForm) -> anyhow::Result<Self> {
         let status = streams.error.ok_or_else(|| anyhow::anyhow!("client has not opened its streams"))?;
+        let mut silent = Vec::new();
+        let mut listen = |stream: spdy::Stream| {
+            silent.push(stream.writer);
+            stream.reader
+        };
         Ok(Self {
-            stdin: streams.stdin.map(|stream| stream.reader),
-            resize: streams.resize.map(|stream| stream.reader),
+            stdin: streams.stdin.map(&mut listen),
+            resize: streams.resize.map(&mut listen),
             stdout: streams.stdout.map(|stream| Sink::Spdy(stream.writer)),
             stderr: streams.stderr.map(|stream| Sink::Spdy(stream.writer)),
             status: Sink::Spdy(status.writer),
             status_form,
+            silent,
             connection: Connection::Spdy(session),
         })
     }
@@ -160,6 +169,9 @@ impl Client {
         }
         for sink in [self.stdout.take(), self.stderr.take(), Some(self.status)].into_iter().flatten() {
             sink.finish().await;
+        }
+        for stream in &self.silent {
+            stream.finish().await;
         }
         self.connection.close().await;
     }
@@ -376,6 +388,23 @@ mod tests {
         assert_eq!(error["message"], "Internal error occurred: error attaching to container: container c is not known");
         assert_eq!(status(&Ok(0), "", StatusForm::Text), None);
         assert!(status(&Ok(7), "", StatusForm::Text).unwrap().contains("exit status 7"));
+    }
+
+    #[tokio::test]
+    async fn input_comes_over_spdy() {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        let wire = spdy::client_bytes(&["error", "stdin", "stdout"], 3, b"hello");
+        theirs.write_all(&wire).await.unwrap();
+        let mut session = spdy::Session::start(ours, None);
+        let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
+        let streams = Streams::collect(&mut session, "v4.channel.k8s.io", wanted).await;
+        let mut client = Client::of_streams(streams, session, StatusForm::Json).unwrap();
+        // After the streams have been sorted out, too.
+        theirs.write_all(&spdy::client_bytes(&[], 3, b"again")).await.unwrap();
+        let stdin = client.stdin.as_mut().unwrap();
+        assert_eq!(stdin.recv().await.unwrap(), "hello");
+        assert_eq!(stdin.recv().await.unwrap(), "again");
+        assert!(client.stderr.is_none() && client.resize.is_none());
     }
 
     #[test]

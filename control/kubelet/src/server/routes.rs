@@ -109,11 +109,10 @@ impl Routes {
         }
         let previous = query.get("previous").is_some_and(|value| truth(value));
         let Some(instance) = instance(observed.of(container), previous) else {
-            let what = if previous { "previous terminated container" } else { "container" };
             let message = if previous {
-                format!("{what} \"{container}\" in pod \"{name}\" not found")
+                format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
             } else {
-                format!("{what} \"{container}\" in pod \"{name}\" is waiting to start: ContainerCreating")
+                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {}", waiting(&pod, container))
             };
             return text(StatusCode::BAD_REQUEST, &message);
         };
@@ -128,6 +127,19 @@ impl Routes {
         let frames = futures::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
             .map(|chunk| chunk.map(Frame::data));
         response(StatusCode::OK, TEXT, BodyExt::boxed(StreamBody::new(frames)))
+    }
+}
+
+/// Why a container has no log yet.
+fn waiting(pod: &Pod, container: &str) -> String {
+    let status = pod.status.as_ref();
+    let lists = status.map(|status| [&status.init_container_statuses, &status.container_statuses]);
+    let status = lists.into_iter().flatten().flatten().flatten().find(|status| status.name == container);
+    let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    match waiting.as_deref() {
+        Some("ErrImagePull" | "ImagePullBackOff") => "trying and failing to pull image".into(),
+        Some(reason) => reason.to_owned(),
+        None => "ContainerCreating".into(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn hex_part(digest: &str) -> Result<&str, ImageError> {
     digest.strip_prefix(PREFIX).filter(|hex| is_hex_digest(hex)).ok_or_else(|| ImageError::BadDigest(digest.to_owned()))
 }
 
-pub(super) fn of_bytes(bytes: &[u8]) -> String {
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     format!("{PREFIX}{}", hex(&Sha256::digest(bytes)))
 }
 

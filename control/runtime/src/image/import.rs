@@ -4,17 +4,16 @@
 //! directory like any other. Names are published last, all at once, so an import shows nothing or everything.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
-use oci_spec::image::{
-    Arch, Descriptor, DescriptorBuilder, ImageIndex, ImageManifestBuilder, MediaType, Os, Sha256Digest,
-};
+use oci_spec::image::{Descriptor, DescriptorBuilder, ImageIndex, ImageManifestBuilder, MediaType, Sha256Digest};
 use serde::Deserialize;
 
 use super::ImageRecord;
-use super::compression::decompressed;
+use super::archive::{self, plain_path};
 use super::digest::{self, HashingReader};
+use super::platform;
 use super::reference::Reference;
 use super::store::{DOCUMENT_BYTES_MAX, Locked, Store, parse_document};
 use crate::error::{ImageError, IoContext};
@@ -27,17 +26,50 @@ const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontai
 
 pub(super) fn import(store: &Store, path: &Path) -> Result<Vec<ImageRecord>, ImageError> {
     let metadata = fs::metadata(path).at("cannot find", path)?;
+    transact(store, |import| {
+        if metadata.is_dir() {
+            return import.directory(path, &stem(path));
+        }
+        let spread = import.staging.join("archive");
+        let result = archive::unpack(path, &spread).and_then(|()| import.directory(&spread, &stem(path)));
+        result.map_err(|error| in_archive(error, path))
+    })
+}
+
+/// Takes in one image whose missing blobs are among the downloads.
+pub(super) fn take_in(
+    store: &Store,
+    descriptor: &Descriptor,
+    manifest: &[u8],
+    names: Vec<String>,
+) -> Result<ImageRecord, ImageError> {
+    let digest = descriptor.digest().to_string();
+    let source = store.download_dir();
+    let mut images = transact(store, |import| {
+        write_atomically(&source_blob_path(&source, &digest)?, manifest, 0o644)?;
+        import.image(&source, descriptor)?;
+        Ok(names.into_iter().map(|name| (name, digest.clone())).collect())
+    })?;
+    // What two pulls at once have both downloaded.
+    let parsed = store.manifest(&digest)?;
+    for blob in [descriptor, parsed.config()].into_iter().chain(parsed.layers()) {
+        if let Ok(path) = source_blob_path(&source, blob.digest().as_ref()) {
+            // It is gone already, as a rule.
+            let _ = fs::remove_file(path);
+        }
+    }
+    images.pop().ok_or(ImageError::NotFound(digest))
+}
+
+/// Runs an import that shows all of its images in the end, or nothing.
+fn transact(
+    store: &Store,
+    work: impl FnOnce(&mut Import<'_>) -> Result<Vec<Named>, ImageError>,
+) -> Result<Vec<ImageRecord>, ImageError> {
     let lock = store.lock()?;
     let staging = store.stage(&lock)?;
     let mut import = Import { store, lock: &lock, staging: &staging, blobs: Vec::new(), layers: Vec::new() };
-    let result = if metadata.is_dir() {
-        import.directory(path, &stem(path))
-    } else {
-        unpack_archive(path, &staging.join("archive"))
-            .and_then(|()| import.directory(&staging.join("archive"), &stem(path)))
-            .map_err(|error| in_archive(error, path))
-    };
-    let result = result.and_then(|images| store.publish(&lock, &images).map(|()| images));
+    let result = work(&mut import).and_then(|images| store.publish(&lock, &images).map(|()| images));
     if result.is_err() {
         store.discard(&lock, &import.blobs, &import.layers);
     }
@@ -75,14 +107,17 @@ impl Import<'_> {
     fn oci_layout(&mut self, dir: &Path, fallback: &str) -> Result<Vec<Named>, ImageError> {
         let index: ImageIndex = parse_document("index.json", &read_document(&dir.join("index.json"))?)?;
         let mut images = Vec::new();
-        for descriptor in index.manifests() {
+        // Of an image for many machines, an archive may hold one variant beside the others' names.
+        let several = index.manifests().len() > 1;
+        for descriptor in index.manifests().iter().filter(|it| !several || platform::fits(it)) {
             let name = reference_of(descriptor, fallback)?;
             let descriptor = self.select_manifest(dir, descriptor.clone())?;
             self.image(dir, &descriptor)?;
             images.push((name, descriptor.digest().to_string()));
         }
         if images.is_empty() {
-            return Err(ImageError::BadDocument { what: "index.json", detail: "it lists no image".to_owned() });
+            // Says which platform there is none for, if there are others.
+            platform::choose(&index)?;
         }
         Ok(images)
     }
@@ -90,20 +125,12 @@ impl Import<'_> {
     /// Follows indexes to the manifest for this machine.
     fn select_manifest(&mut self, dir: &Path, mut descriptor: Descriptor) -> Result<Descriptor, ImageError> {
         for _ in 0..INDEX_DEPTH_MAX {
-            if !is_index(descriptor.media_type()) {
+            if !platform::is_index(descriptor.media_type()) {
                 return Ok(descriptor);
             }
             let text = self.source_document(dir, &descriptor)?;
             let index: ImageIndex = parse_document("image index", &text)?;
-            let (arch, os) = (Arch::default(), Os::default());
-            let fits =
-                |it: &&Descriptor| it.platform().as_ref().is_none_or(|p| *p.architecture() == arch && *p.os() == os);
-            descriptor = index
-                .manifests()
-                .iter()
-                .find(fits)
-                .ok_or_else(|| ImageError::NoPlatform(format!("{os}/{arch}")))?
-                .clone();
+            descriptor = platform::choose(&index)?.clone();
         }
         Err(ImageError::BadDocument { what: "image index", detail: "indexes are nested too deeply".to_owned() })
     }
@@ -138,7 +165,7 @@ impl Import<'_> {
         }
         let source = source_blob(dir, &digest)?;
         let staged = self.staging.join(new_id());
-        if dir.starts_with(self.staging) {
+        if self.store.owns(dir) {
             fs::rename(&source, &staged).at("cannot move", &source)?;
         } else {
             fs::copy(&source, &staged).at("cannot copy", &source)?;
@@ -223,53 +250,6 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-/// Spreads an archive out below `target`: regular files with plain relative names, nothing else.
-fn unpack_archive(path: &Path, target: &Path) -> Result<(), ImageError> {
-    let file = File::open(path).at("cannot open", path)?;
-    let reader = decompressed(BufReader::with_capacity(1 << 16, file), path)?;
-    let damaged = |error: io::Error| ImageError::Damaged { path: path.to_owned(), detail: error.to_string() };
-    let mut archive = tar::Archive::new(reader);
-    let mut files = 0_usize;
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = entry.path().map_err(damaged)?.into_owned();
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = plain_path(&name).ok_or_else(|| ImageError::Damaged {
-            path: path.to_owned(),
-            detail: format!("it holds the file name {}", name.display()),
-        })?;
-        let destination = target.join(name);
-        if let Some(parent) = destination.parent() {
-            fs::create_dir_all(parent).at("cannot create", parent)?;
-        }
-        let mut output = File::create(&destination).at("cannot create", &destination)?;
-        let copied = io::copy(&mut entry, &mut output).map_err(damaged)?;
-        if copied != entry.size() {
-            return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
-        }
-        files += 1;
-    }
-    if files == 0 {
-        return Err(ImageError::UnknownFormat(path.to_owned()));
-    }
-    Ok(())
-}
-
-/// The components of a relative path that stays below its start.
-fn plain_path(path: &Path) -> Option<PathBuf> {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => plain.push(name),
-            Component::CurDir => {}
-            _ => return None,
-        }
-    }
-    (!plain.as_os_str().is_empty()).then_some(plain)
-}
-
 fn source_blob_path(dir: &Path, digest: &str) -> Result<PathBuf, ImageError> {
     Ok(dir.join("blobs/sha256").join(digest::hex_part(digest)?))
 }
@@ -297,14 +277,6 @@ fn descriptor(media_type: MediaType, digest: &str, size: u64) -> Result<Descript
     DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build().map_err(|_| bad())
 }
 
-fn is_index(media_type: &MediaType) -> bool {
-    match media_type {
-        MediaType::ImageIndex => true,
-        MediaType::Other(other) => other == "application/vnd.docker.distribution.manifest.list.v2+json",
-        _ => false,
-    }
-}
-
 /// The name of an image in an index: a full reference, or a mere tag of a layout that is named like its directory.
 fn reference_of(descriptor: &Descriptor, fallback: &str) -> Result<String, ImageError> {
     let annotations = descriptor.annotations().as_ref();
@@ -327,8 +299,9 @@ fn complete(name: &str) -> Result<String, ImageError> {
 fn stem(path: &Path) -> String {
     let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = absolute.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let name =
-        [".gz", ".tgz", ".tar", ".oci"].iter().fold(name.as_str(), |name, end| name.strip_suffix(end).unwrap_or(name));
+    let name = [".gz", ".zst", ".tgz", ".tzst", ".tar", ".oci"]
+        .iter()
+        .fold(name.as_str(), |name, end| name.strip_suffix(end).unwrap_or(name));
     let name: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
     let name = name.trim_matches(['.', '_', '-']);
@@ -351,19 +324,12 @@ mod tests {
     fn unnamed_images_are_called_like_their_file() {
         for (path, want) in [
             ("/nowhere/busybox.tar.gz", "busybox"),
+            ("/nowhere/busybox.tar.zst", "busybox"),
             ("/nowhere/My App.tar", "my-app"),
             ("/nowhere/echo.oci", "echo"),
             ("/", "imported"),
         ] {
             assert_eq!(stem(Path::new(path)), want);
-        }
-    }
-
-    #[test]
-    fn names_that_leave_the_archive_are_refused() {
-        assert_eq!(plain_path(Path::new("./a/b")), Some(PathBuf::from("a/b")));
-        for bad in ["/a", "../a", "a/../../b", "."] {
-            assert_eq!(plain_path(Path::new(bad)), None, "{bad}");
         }
     }
 }

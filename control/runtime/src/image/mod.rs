@@ -1,12 +1,15 @@
 //! The image store: OCI images by content, their layers unpacked once, and names that point at them.
 //!
-//! `store` keeps the files, `import` reads OCI layouts and archives, `layer` unpacks hostile tars, `reference` completes
-//! names, `digest` computes SHA-256. Everything below is blocking; [`ImageStore`] is the asynchronous face.
+//! `store` keeps the files, `import` reads OCI layouts and archives, `archive` spreads out tars, `layer` unpacks hostile
+//! ones, `platform` chooses among manifests, `reference` completes names, `digest` computes SHA-256. Everything below is
+//! blocking; [`ImageStore`] is the asynchronous face.
 
+mod archive;
 mod compression;
 mod digest;
 mod import;
 mod layer;
+mod platform;
 mod reference;
 mod store;
 
@@ -15,10 +18,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use oci_spec::image::Descriptor;
+
+pub(crate) use digest::of_bytes as digest_of;
+pub(crate) use platform::{DOCKER_LIST, choose, is_index};
 pub use reference::Reference;
+pub(crate) use store::{DOCUMENT_BYTES_MAX, parse_document};
 
 use crate::error::ImageError;
 use crate::protocol::ImageRoot;
+use crate::registry::pull::pull;
+use crate::registry::{Credentials, PullError, Registries};
 use store::Store;
 
 /// One image that can be run.
@@ -30,6 +40,9 @@ pub struct ImageRecord {
     pub digest: String,
     /// Completed references with tags, in order.
     pub references: Vec<String>,
+    /// `repository@digest` as it came from registries; an imported image has none.
+    #[serde(default)]
+    pub pulled: Vec<String>,
     /// Size of its blobs.
     pub size_bytes: u64,
 }
@@ -37,6 +50,9 @@ pub struct ImageRecord {
 impl ImageRecord {
     /// `repository@digest` for every repository that has it (`imageID` of a container status).
     pub fn repository_digests(&self) -> Vec<String> {
+        if !self.pulled.is_empty() {
+            return self.pulled.clone();
+        }
         let mut repositories: Vec<_> =
             self.references.iter().filter_map(|text| Reference::parse(text).ok()).map(|it| it.repository).collect();
         repositories.dedup();
@@ -56,7 +72,22 @@ impl ImageStore {
         Ok(Self { store: Arc::new(Store::open(image_dir)?) })
     }
 
-    /// Imports every image of an OCI layout directory, an OCI archive or a docker archive (both may be gzipped).
+    /// Fetches an image from its registry, as far as it is not here, and names it. Each of the credentials is tried.
+    pub async fn pull(
+        &self,
+        registries: &Registries,
+        image: &Reference,
+        credentials: &[Credentials],
+    ) -> Result<ImageRecord, PullError> {
+        self.blocking(|store| {
+            store.forget_downloads();
+            Ok(())
+        })
+        .await?;
+        pull(self, registries, image, credentials).await
+    }
+
+    /// Imports every image of an OCI layout directory, an OCI archive or a docker archive (both may be compressed).
     pub async fn import(&self, path: &Path) -> Result<Vec<ImageRecord>, ImageError> {
         let path = path.to_owned();
         self.blocking(move |store| import::import(store, &path)).await
@@ -101,6 +132,25 @@ impl ImageStore {
     pub(crate) async fn release(&self, container: &str) -> Result<(), ImageError> {
         let container = container.to_owned();
         self.blocking(move |store| store.release(&container)).await
+    }
+
+    pub(crate) fn has_blob(&self, digest: &str) -> Result<bool, ImageError> {
+        self.store.has_blob(digest)
+    }
+
+    /// Where a blob is put before it is taken in.
+    pub(crate) fn download_path(&self, digest: &str) -> Result<PathBuf, ImageError> {
+        self.store.download_path(digest)
+    }
+
+    /// Takes in an image whose missing blobs have been downloaded, and gives it these names.
+    pub(crate) async fn take_in(
+        &self,
+        descriptor: Descriptor,
+        manifest: Vec<u8>,
+        names: Vec<String>,
+    ) -> Result<ImageRecord, ImageError> {
+        self.blocking(move |store| import::take_in(store, &descriptor, &manifest, names)).await
     }
 
     pub(crate) fn layer_dir(&self) -> PathBuf {

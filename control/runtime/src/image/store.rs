@@ -3,7 +3,9 @@
 //! ```text
 //! blobs/sha256/<hex>    manifests, configurations and layers as they came
 //! layers/<hex>/         a layer unpacked, by the digest of its uncompressed tar (diff ID)
-//! names.json            reference -> manifest digest; replaced as a whole
+//! names.json            reference -> manifest digest; replaced as a whole. `repository@digest` came from a registry, where
+//!                       the digest may be that of an index
+//! downloads/            blobs that a registry is sending, or was when it broke off: the next pull goes on from there
 //! leases/<container>    an image that a container uses: its layers stay
 //! staging/              work in progress; whatever is found here was left by a crash
 //! lock                  held by the one process that imports or removes
@@ -14,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
@@ -27,9 +30,11 @@ use crate::layout::{is_plain_name, new_id, read_record, remove_tree, write_recor
 use crate::protocol::ImageRoot;
 
 /// Documents (indexes, manifests, configurations) larger than this are refused.
-pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// Fewest hex digits that name an image by the start of its identifier.
 const SHORT_ID_LENGTH_MIN: usize = 12;
+/// A download that nobody has gone on with for so long is forgotten.
+const DOWNLOAD_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reference → manifest digest.
 type Names = BTreeMap<String, String>;
@@ -50,7 +55,7 @@ struct Lease {
 
 impl Store {
     pub(super) fn open(root: &Path) -> Result<Self, ImageError> {
-        for dir in ["blobs/sha256", "layers", "leases", "staging"] {
+        for dir in ["blobs/sha256", "layers", "leases", "staging", "downloads/blobs/sha256"] {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).at("cannot create", &dir)?;
         }
@@ -96,7 +101,10 @@ impl Store {
         }
         let Ok(reference) = Reference::parse(image) else { return Ok(None) };
         let digest = match &reference.digest {
-            Some(digest) => names.values().find(|known| *known == digest).cloned(),
+            Some(digest) => {
+                let named = names.get(&format!("{}@{digest}", reference.repository));
+                named.or_else(|| names.values().find(|known| *known == digest)).cloned()
+            }
             None => names.get(&reference.to_string()).cloned(),
         };
         digest.map(|digest| self.record(digest.clone(), names_of(&names, &digest))).transpose()
@@ -118,6 +126,10 @@ impl Store {
                 names.remove(&reference.to_string());
             }
             _ => names.retain(|_, digest| *digest != record.digest),
+        }
+        // Without a tag, nobody would think that the image is still there.
+        if !names.iter().any(|(name, digest)| *digest == record.digest && !is_pulled(name)) {
+            names.retain(|_, digest| *digest != record.digest);
         }
         write_record(&self.names_path(), &names)?;
         self.sweep(&lock)?;
@@ -143,6 +155,32 @@ impl Store {
                 Err(error).at("cannot remove", self.lease_path(container))?
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Looks like an OCI layout, from which the image is then imported.
+    pub(super) fn download_dir(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    pub(super) fn download_path(&self, digest: &str) -> Result<PathBuf, ImageError> {
+        Ok(self.download_dir().join("blobs/sha256").join(digest::hex_part(digest)?))
+    }
+
+    /// Whether a path is the store's own, to be moved rather than copied.
+    pub(super) fn owns(&self, path: &Path) -> bool {
+        path.starts_with(&self.root)
+    }
+
+    /// Removes downloads that were given up.
+    pub(super) fn forget_downloads(&self) {
+        let entries = fs::read_dir(self.download_dir().join("blobs/sha256"));
+        for entry in entries.into_iter().flatten().flatten() {
+            let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
+            if age.is_some_and(|age| age > DOWNLOAD_AGE_MAX) {
+                // If it cannot be removed, it can be tomorrow.
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
 
@@ -219,11 +257,12 @@ impl Store {
         }
     }
 
-    fn record(&self, digest: String, references: Vec<String>) -> Result<ImageRecord, ImageError> {
+    fn record(&self, digest: String, names: Vec<String>) -> Result<ImageRecord, ImageError> {
+        let (pulled, references) = names.into_iter().partition(|name| is_pulled(name));
         let manifest = self.manifest(&digest)?;
         let blobs = manifest.layers().iter().map(|layer| layer.size()).sum::<u64>();
         let id = manifest.config().digest().to_string();
-        Ok(ImageRecord { id, digest, references, size_bytes: blobs + manifest.config().size() })
+        Ok(ImageRecord { id, digest, references, pulled, size_bytes: blobs + manifest.config().size() })
     }
 
     fn image_root(&self, digest: &str) -> Result<ImageRoot, ImageError> {
@@ -320,12 +359,17 @@ impl Store {
     }
 }
 
-pub(super) fn parse_document<T: serde::de::DeserializeOwned>(what: &'static str, text: &[u8]) -> Result<T, ImageError> {
+pub(crate) fn parse_document<T: serde::de::DeserializeOwned>(what: &'static str, text: &[u8]) -> Result<T, ImageError> {
     serde_json::from_slice(text).map_err(|error| ImageError::BadDocument { what, detail: error.to_string() })
 }
 
 fn names_of(names: &Names, digest: &str) -> Vec<String> {
     names.iter().filter(|(_, known)| *known == digest).map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether a name is what a registry calls an image, for ever.
+fn is_pulled(name: &str) -> bool {
+    name.contains('@')
 }
 
 /// The hex digits of an image named by identifier, in full or shortened.

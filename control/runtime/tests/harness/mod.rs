@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use control_runtime::{
-    Container, ContainerSpec, ContainerState, Resources, Runtime, RuntimeConfig, Sandbox, SandboxSpec,
+    Container, ContainerSpec, ContainerState, Dialer, Resources, Runtime, RuntimeConfig, Sandbox, SandboxSpec,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -187,6 +187,7 @@ fn config(dir: &Path, cgroup: &str) -> RuntimeConfig {
         run_dir: dir.join("run"),
         cgroup_parent: format!("{cgroup}/kubepods"),
         program: env!("CARGO_BIN_EXE_control-runtime-shim").into(),
+        dialer: Dialer::Direct,
     }
 }
 

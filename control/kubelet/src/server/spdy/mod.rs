@@ -323,6 +323,17 @@ async fn write<T: AsyncWrite>(mut output: WriteHalf<T>, mut frames: mpsc::Receiv
     Ok(())
 }
 
+/// What a client says that opens streams of these types, 1, 3 and so on, and writes to one of them.
+#[cfg(test)]
+pub(super) fn client_bytes(types: &[&str], id: u32, bytes: &[u8]) -> BytesMut {
+    let (mut encoder, mut wire) = (Encoder::new(), BytesMut::new());
+    for (stream, kind) in (1..).step_by(2).zip(types) {
+        encoder.open(stream, &[("streamtype", *kind)], &mut wire);
+    }
+    Encoder::data(id, false, bytes, &mut wire);
+    wire
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::DuplexStream;
