@@ -18,7 +18,7 @@ use crate::error::{IoContext, RuntimeError};
 use crate::image::{ImageRecord, ImageStore, Reference};
 use crate::layout::{RootDir, SandboxDir, is_plain_name, new_id, read_record, remove_tree, write_record};
 use crate::pod::{DRAIN_PATIENCE, Follower, Pod, RuntimeEvent, blocking, kill_shim};
-use crate::protocol::{Boot, Call, CreateContainer, Refusal, Reply};
+use crate::protocol::{Boot, Call, CreateContainer, ImageRoot, Refusal, Reply};
 use crate::registry::{Credentials, Dialer, PullError, Registries};
 use crate::sandbox::{Sandbox, SandboxRecord, SandboxSpec};
 use crate::shim::BOOT_FILE;
@@ -168,7 +168,8 @@ impl Runtime {
         // The lease counts for as long as this directory exists.
         fs::create_dir(root.path()).at("cannot create", root.path())?;
         let created = match images.lease(&image, &id, state_dir).await {
-            Ok(image) => {
+            Ok(root) => {
+                let image = ImageRoot { id: image.identity(&spec.image).to_owned(), ..root };
                 let call = Call::Create(Box::new(CreateContainer { id: id.clone(), spec, image }));
                 self.call(&pod, &id, call).await
             }

@@ -60,6 +60,15 @@ impl ImageRecord {
     }
 }
 
+impl ImageRecord {
+    /// What a container's status says that it runs: the digest in the registry that it came from, if it did.
+    pub(crate) fn identity(&self, image: &str) -> &str {
+        let repository = Reference::parse(image).map(|reference| format!("{}@", reference.repository));
+        let same = |name: &&String| repository.as_ref().is_ok_and(|repository| name.starts_with(repository));
+        self.pulled.iter().find(same).or(self.pulled.first()).unwrap_or(&self.id)
+    }
+}
+
 /// The images of one data directory. Cheap to clone; safe to use from several processes at once.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
