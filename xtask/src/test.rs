@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Run only the tests of durability, in their long form: 1,000 power losses, 100 kills, full and failing disks.
     #[arg(long)]
     faults: bool,
+    /// Run only the families of kubectl commands and the Helm releases that take minutes, each against a whole cluster.
+    #[arg(long, conflicts_with = "faults")]
+    clusters: bool,
 }
 
 /// A layer of tests: its name and what runs it.
@@ -24,6 +27,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::run()?;
     if args.faults {
         return report(vec![("build", Box::new(build::run)), ("faults", Box::new(|| suite(Kind::Faults)))]);
+    }
+    if args.clusters {
+        let clusters: Layer<'_> = ("whole clusters", Box::new(|| suite(Kind::Clusters)));
+        return report(vec![("build", Box::new(build::run)), clusters]);
     }
     let mut layers: Vec<Layer<'_>> = vec![
         ("format", Box::new(|| exec::run(command("cargo").args(["fmt", "--all", "--check"])))),
@@ -35,6 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_demo {
         layers.push(("demo", Box::new(|| demo::run(&demo::Args::check()))));
     }
+    println!("\nleft out of this run, for minutes of load: `cargo xtask test --clusters`, `cargo xtask test --faults`");
     report(layers)
 }
 
@@ -61,9 +69,13 @@ fn report(layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
 enum Kind {
     Inner,
     Crossing,
+    Clusters,
     Faults,
 }
 
+/// Test binaries that take minutes against a cluster of their own.
+const CLUSTERS: [&str; 8] =
+    ["daemon_sets", "deployments", "disruptions", "helm", "jobs", "notebook", "quotas", "stateful_sets"];
 /// Test binaries with a long form, which prints what it counted.
 const FAULTS: [&str; 2] = ["power_loss", "durability"];
 
@@ -72,14 +84,16 @@ const FAULTS: [&str; 2] = ["power_loss", "durability"];
 /// features, and every dependency compiled once more.
 fn suite(kind: Kind) -> anyhow::Result<()> {
     const CROSSING: &str = "tidegate-tests";
+    let any_of = |names: &[&str]| names.iter().map(|name| format!("binary({name})")).collect::<Vec<_>>().join(" or ");
     let nextest =
         exec::output(command("cargo").args(["nextest", "--version"])).is_ok_and(|found| found.status.success());
     let mut cargo = command("cargo");
     if nextest {
         let filter = match kind {
             Kind::Inner => format!("not package({CROSSING})"),
-            Kind::Crossing => format!("package({CROSSING})"),
-            Kind::Faults => FAULTS.map(|name| format!("binary({name})")).join(" or "),
+            Kind::Crossing => format!("package({CROSSING}) and not ({})", any_of(&CLUSTERS)),
+            Kind::Clusters => any_of(&CLUSTERS),
+            Kind::Faults => any_of(&FAULTS),
         };
         cargo.args(["nextest", "run", "--no-fail-fast", "--cargo-profile", "release"]);
         cargo.args(["--workspace", "--exclude", "dataplane-ebpf", "--filterset", &filter]);
@@ -87,7 +101,8 @@ fn suite(kind: Kind) -> anyhow::Result<()> {
         cargo.args(["test", "--no-fail-fast", "--release"]);
         match kind {
             Kind::Inner => cargo.args(["--workspace", "--exclude", "dataplane-ebpf", "--exclude", CROSSING]),
-            Kind::Crossing => cargo.args(["--package", CROSSING]),
+            Kind::Crossing => cargo.args(["--package", CROSSING]).args(crossing_but_clusters()?),
+            Kind::Clusters => cargo.args(["--package", CROSSING]).args(CLUSTERS.map(|name| format!("--test={name}"))),
             Kind::Faults => cargo
                 .args(["--workspace", "--exclude", "dataplane-ebpf"])
                 .args(FAULTS.map(|name| format!("--test={name}"))),
@@ -101,4 +116,17 @@ fn suite(kind: Kind) -> anyhow::Result<()> {
         });
     }
     exec::run(&mut cargo)
+}
+
+/// What selects every test binary of the crossing kind that is not a whole cluster's, for cargo's own runner.
+fn crossing_but_clusters() -> anyhow::Result<Vec<String>> {
+    let mut selection = vec!["--lib".to_owned()];
+    for entry in std::fs::read_dir(exec::root().join("tests/tests"))? {
+        let path = entry?.path();
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+        if path.extension().is_some_and(|extension| extension == "rs") && !CLUSTERS.contains(&name) {
+            selection.push(format!("--test={name}"));
+        }
+    }
+    Ok(selection)
 }
