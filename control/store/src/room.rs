@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Failure};
-use crate::model::{Error, Event, Op, Result};
+use crate::model::{Error, Event, EventKind, Op, Result};
 use crate::spare::Spare;
 
 #[derive(Debug)]
@@ -56,7 +56,15 @@ impl Room {
         }
         self.full = Some(Instant::now());
         self.spare.give_back().map_err(failed)?;
-        let found = self.engine.reopen().map_err(failed)?;
+        let mut found = self.engine.reopen().map_err(failed)?;
+        // Deletions get the room that was kept for bad times: they give back more.
+        if found == before && events.iter().all(|event| event.kind == EventKind::Delete) {
+            found = match self.engine.commit(events, revision) {
+                Ok(()) => revision,
+                Err(Failure::Full) => self.engine.reopen().map_err(failed)?,
+                Err(broken) => return Err(broken.into()),
+            };
+        }
         self.spare.take().map_err(failed)?;
         // What found no room may have been the engine's tidying after the commit.
         if found == revision {

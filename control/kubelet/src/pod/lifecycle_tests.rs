@@ -317,12 +317,12 @@ async fn a_missing_image_is_waited_for() {
     world.until_ready().await;
     let events = world.cluster.events();
     for wanted in [
-        "Pulling: Pulling image \"late\"",
-        "Failed: Failed to pull image \"late\": docker.io/library/late:latest: not found",
-        "Failed: Error: ErrImagePull",
-        "BackOff: Back-off pulling image \"late\"",
-        "Failed: Error: ImagePullBackOff",
-        "Pulled: Successfully pulled image \"late\" in ",
+        "Pulling Pulling image \"late\"",
+        "Failed Failed to pull image \"late\": docker.io/library/late:latest: not found",
+        "Failed Error: ErrImagePull",
+        "BackOff Back-off pulling image \"late\"",
+        "Failed Error: ImagePullBackOff",
+        "Pulled Successfully pulled image \"late\" in ",
     ] {
         assert!(events.iter().any(|event| event.starts_with(wanted)), "{wanted}: {events:?}");
     }
@@ -346,7 +346,7 @@ async fn a_name_that_is_none_is_told_of() {
     world.until("refused", reason).await;
     let events = world.cluster.events();
     assert!(
-        events.iter().any(|event| event.starts_with("InspectFailed: Failed to apply default image tag \"No Name\""))
+        events.iter().any(|event| event.starts_with("InspectFailed Failed to apply default image tag \"No Name\""))
     );
 }
 
