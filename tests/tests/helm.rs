@@ -180,6 +180,13 @@ fn install_as_somebody_with_few_rights(helm: &Helm<'_>) {
     let kubectl = helm.cluster.kubectl();
     let grant = ["create", "rolebinding", "ann", "--clusterrole=admin", "--user=ann", "-n", &helm.namespace];
     let _ = kubectl.ok(&grant);
+    // What an administrator of a namespace may do with custom resources is for whoever defines them to say. The second
+    // Helm finds it said.
+    if !kubectl.run(&["get", "clusterrole", "widgets"]).status.success() {
+        let _ = kubectl.ok(&["create", "clusterrole", "widgets", "--verb=*", "--resource=widgets.charts.sample.test"]);
+        let aggregated = "rbac.authorization.k8s.io/aggregate-to-admin=true";
+        let _ = kubectl.ok(&["label", "clusterrole", "widgets", aggregated]);
+    }
     helm.ok("install shop CHART --skip-crds --wait --timeout 120s --kube-as-user=ann");
     helm.page_becomes("hello from revision 1");
     helm.ok("uninstall shop --wait --timeout 120s --kube-as-user=ann");
