@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::control::program;
+
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
@@ -262,17 +264,6 @@ impl Drop for Ended {
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a folder").to_owned()
-}
-
-/// The program of the build that the tests belong to.
-///
-/// # Panics
-/// If it is not built.
-#[must_use]
-pub fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let program = test.ancestors().nth(2).map(|dir| dir.join("tidegate")).filter(|program| program.exists());
-    program.unwrap_or_else(|| panic!("tidegate is not beside {}; run: cargo build -p tidegate", test.display()))
 }
 
 fn kernel_objects() -> PathBuf {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use control_runtime::{Credentials, Dialer, ImageRecord, ImageStore, PullError, Reference, Registries};
-use tidegate_tests::cluster::{Cluster, Kubectl, eventually, program};
+use tidegate_tests::cluster::{Cluster, Kubectl, eventually};
+use tidegate_tests::control::program;
 use tidegate_tests::image::{Image, gzip, tar_of};
 use tidegate_tests::registry::{Access, Fault, Registry};
 
