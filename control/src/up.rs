@@ -175,6 +175,7 @@ fn parts(args: &Args, layout: &Layout, node_ips: &[IpAddr], cgroups: &Hierarchie
     let kubeconfig = path(layout.kubeconfig(&format!("node-{}", layout.node)));
     let mut kubelet = strings(&["--kubeconfig", &kubeconfig, "--node-name", &layout.node, "--data-dir", &data_dir]);
     kubelet.extend(strings(&["--run-dir", &run_dir, "--cgroup-parent", &format!("{}/kubepods", layout.cgroup())]));
+    kubelet.extend(strings(&["--agent-pin-dir", &path(layout.pin_dir())]));
     kubelet.extend(strings(&["--tls-cert-file", &pki("kubelet-serving.crt")]));
     kubelet.extend(strings(&[
         "--tls-private-key-file",

@@ -5,7 +5,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,8 +49,8 @@ impl Cluster {
         let node = format!("test-{}-{number}", std::process::id());
         let cluster = Self { dir: tempfile::tempdir().expect("cannot make a directory"), node };
         let mut up = cluster.tidegate(&["up", "--sandbox", "--detach"]);
-        for (flag, port) in ["--api-port", "--http-port", "--https-port"].into_iter().zip(free_ports()) {
-            up.args([flag, &port.to_string()]);
+        for flag in ["--api-port", "--http-port", "--https-port"] {
+            up.args([flag, &ports::free().port().to_string()]);
         }
         up.arg("--data-dir").arg(cluster.data_dir()).arg("--kubeconfig").arg(cluster.path("kubeconfig"));
         up.arg("--preload").arg(images());
@@ -274,11 +273,4 @@ fn kernel_objects() -> PathBuf {
 fn images() -> PathBuf {
     let beside = program().with_file_name("images");
     if beside.is_dir() { beside } else { root().join("target/release/images") }
-}
-
-/// Ports that nobody uses at this moment.
-fn free_ports() -> [u16; 3] {
-    let listeners: [TcpListener; 3] =
-        std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("cannot find a free port"));
-    listeners.map(|listener| listener.local_addr().expect("a listener has an address").port())
 }

@@ -27,6 +27,7 @@ impl Node {
             bridge: "tg0".to_owned(),
             pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
             mtu: Some(1400),
+            agent_pin_dir: None,
             state_dir: state.path().to_owned(),
         })
         .unwrap();

@@ -50,6 +50,7 @@ impl Node {
             bridge: "tg0".to_owned(),
             pod_cidrs: ["10.244.0.0/24", "fd00:10:244::/64"].map(|cidr| cidr.parse().unwrap()).to_vec(),
             mtu: Some(1400),
+            agent_pin_dir: None,
             state_dir: cni::state_dir(folder.path()),
         })
         .unwrap();

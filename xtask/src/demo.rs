@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 mod leftovers;
 mod load;
 mod names;
+mod packet_path;
 mod rollout;
 mod streams;
 mod toolbox;

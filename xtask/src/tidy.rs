@@ -44,7 +44,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("bare-proxy", &[]),
     ("echo", &[]),
-    ("xtask", &["control-api"]),
+    ("ports", &[]),
+    ("xtask", &["control-api", "ports"]),
 ];
 /// Integration tests may use everything.
 const UNBOUND: &[&str] = &["tidegate-tests"];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use dataplane_user::agent::default_pin_dir;
 use k8s_openapi::api::core::v1::Taint;
 
 /// Run pods on this node.
@@ -30,6 +31,9 @@ pub struct Args {
     /// Bridge that pods are connected to.
     #[arg(long, default_value = "tg0", value_name = "NAME")]
     pub bridge: String,
+    /// Where the node agent pins its maps: pods start once it knows them [default: /sys/fs/bpf/tidegate/<NODE>].
+    #[arg(long, value_name = "DIR")]
+    pub agent_pin_dir: Option<PathBuf>,
     /// Serving certificate of this node's API.
     #[arg(long, value_name = "FILE")]
     pub tls_cert_file: PathBuf,
@@ -77,6 +81,10 @@ pub struct Args {
 impl Args {
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.run_dir.clone().unwrap_or_else(|| PathBuf::from("/run/tidegate").join(&self.node_name))
+    }
+
+    pub(crate) fn agent_pin_dir(&self) -> PathBuf {
+        self.agent_pin_dir.clone().unwrap_or_else(|| default_pin_dir(&self.node_name))
     }
 
     pub(crate) fn cgroup_parent(&self) -> String {

@@ -94,6 +94,7 @@ pub async fn run_until(args: Args, shutdown: CancellationToken) -> anyhow::Resul
         client: client.clone(),
         node_name: args.node_name.clone(),
         bridge: args.bridge.clone(),
+        agent_pin_dir: args.agent_pin_dir(),
         state_dir: dataplane_user::cni::state_dir(&args.run_dir()),
         runtime: Arc::clone(&runtime),
     };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use dataplane_abi::endpoint::{self, Endpoint};
 use dataplane_abi::{Ip4, Ip6};
 use futures::StreamExt;
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rtnetlink::MulticastGroup;
@@ -71,6 +72,13 @@ impl Endpoints {
         if let Err(error) = self.switch_sockets(&records) {
             tracing::warn!(error = %super::health::chain(&error), "cannot switch pods' sockets");
         }
+        let written = match self.written.take().map_or_else(|| self.dump(), Ok) {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::warn!(error = %super::health::chain(&error), "cannot read the endpoint maps");
+                return;
+            }
+        };
         let mut wanted = BTreeMap::new();
         let mut failed = 0;
         let mut present = BTreeSet::new();
@@ -78,17 +86,23 @@ impl Endpoints {
             // A record may be a moment older than its interface's end, or than the interface's successor.
             let Ok(ifindex) = if_nametoindex(found.host_ifname.as_str()) else { continue };
             present.insert((found.host_ifname.clone(), ifindex));
-            if let Err(error) = self.attach(found, ifindex) {
+            let attached = self.attach(found, ifindex);
+            if let Err(error) = &attached {
                 failed += 1;
                 let pod = format!("{}/{}", found.pod.namespace, found.pod.name);
-                tracing::warn!(pod, error = %super::health::chain(&error), "cannot attach the pod's programs");
+                tracing::warn!(pod, error = %super::health::chain(error), "cannot attach the pod's programs");
             }
-            for ip in &found.ips {
-                wanted.insert(ip.addr(), endpoint(found, ifindex));
-            }
+            // An endpoint says that its programs are there; one that had them stays, whatever a later check says.
+            let endpoint = endpoint(found, ifindex);
+            let addresses = found.ips.iter().map(IpNet::addr);
+            wanted.extend(
+                addresses
+                    .filter(|address| attached.is_ok() || written.get(address) == Some(&endpoint))
+                    .map(|address| (address, endpoint)),
+            );
         }
         self.attached.retain(|interface| present.contains(interface));
-        failed += self.write(wanted);
+        failed += self.write(&written, wanted);
         self.metrics.pods(records.len(), failed);
     }
 
@@ -127,14 +141,7 @@ impl Endpoints {
 
     /// Makes the maps hold these endpoints, and returns how many they do not take. What goes makes room first; what one
     /// does not fit costs no other one.
-    fn write(&mut self, wanted: BTreeMap<IpAddr, Endpoint>) -> u64 {
-        let written = match self.written.take().map_or_else(|| self.dump(), Ok) {
-            Ok(written) => written,
-            Err(error) => {
-                tracing::warn!(error = %super::health::chain(&error), "cannot read the endpoint maps");
-                return 1;
-            }
-        };
+    fn write(&mut self, written: &BTreeMap<IpAddr, Endpoint>, wanted: BTreeMap<IpAddr, Endpoint>) -> u64 {
         let maps = &mut self.kernel.maps;
         let mut failures = Vec::new();
         for address in written.keys().filter(|address| !wanted.contains_key(address)) {

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::kernel::KernelError;
 
 /// A failed pod network operation.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,13 @@ pub enum Error {
     Unknown { container_id: String },
     #[error("{kind} {name} is missing")]
     Missing { kind: &'static str, name: String },
+    #[error("the node agent has not taken up interface {host_ifname} within {} s: is it running?", .waited.as_secs())]
+    Unserved {
+        host_ifname: String,
+        waited: Duration,
+        #[source]
+        source: Option<KernelError>,
+    },
     #[error("cannot open a netlink socket")]
     OpenNetlink(#[source] io::Error),
     #[error("netlink refused to {action}")]

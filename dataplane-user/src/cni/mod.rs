@@ -16,6 +16,7 @@ mod veth;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
@@ -30,6 +31,10 @@ use crate::kernel;
 /// The pod annotation that switches the translation at sockets off for one pod: `tidegate.dev/socket-lb: "off"`.
 pub const SOCKET_LB_ANNOTATION: &str = "tidegate.dev/socket-lb";
 
+/// How long an agent may take to attach its programs to a new interface: longer than its restart takes.
+const SERVED_TIMEOUT: Duration = Duration::from_secs(10);
+const SERVED_POLL: Duration = Duration::from_millis(1);
+
 /// Result of a pod network operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -42,6 +47,8 @@ pub struct NetworkConfig {
     pub pod_cidrs: Vec<IpNet>,
     /// MTU of the pods' interfaces; `None` takes it from the interface that holds the default route, else 1500.
     pub mtu: Option<u32>,
+    /// Where the agent pins its maps; a pod counts as connected once they know it. `None` waits for no agent.
+    pub agent_pin_dir: Option<PathBuf>,
     /// Endpoint records (`*.json`) and address allocations (`ipam/`); must not survive a reboot.
     pub state_dir: PathBuf,
 }
@@ -109,7 +116,8 @@ impl PodNetwork {
     /// Connects a container; repeated for the same container it gives the same addresses.
     ///
     /// # Errors
-    /// If no address is free, the bridge is missing, or the kernel refuses a step. What was done is then undone.
+    /// If no address is free, the bridge is missing, the kernel refuses a step, or the agent does not attach its
+    /// programs in time. What was done is then undone.
     pub async fn add(&self, request: AddRequest) -> Result<Attachment> {
         validate_id(&request.container_id)?;
         let ips = self.ipam.allocate(&request.container_id)?;
@@ -207,7 +215,29 @@ impl PodNetwork {
         .await?;
         let attachment = Attachment { ips, gateways, mac: pair.mac, host_ifname: pair.host_ifname, host_ifindex, mtu };
         record::write(&self.config.state_dir, &EndpointRecord::new(request, &attachment, bridge.mac, netns_cookie))?;
+        self.until_served(&attachment).await?;
         Ok(attachment)
+    }
+
+    /// Waits for the agent's programs: what a pod sends before them to a Service would be lost.
+    async fn until_served(&self, attachment: &Attachment) -> Result<()> {
+        let Some(pin_dir) = &self.config.agent_pin_dir else { return Ok(()) };
+        let addresses: Vec<IpAddr> = attachment.ips.iter().map(IpNet::addr).collect();
+        let started = Instant::now();
+        loop {
+            let served = kernel::serves(pin_dir, &addresses, attachment.host_ifindex);
+            if served.as_ref().is_ok_and(|served| *served) {
+                return Ok(());
+            }
+            if started.elapsed() >= SERVED_TIMEOUT {
+                return Err(Error::Unserved {
+                    host_ifname: attachment.host_ifname.clone(),
+                    waited: SERVED_TIMEOUT,
+                    source: served.err(),
+                });
+            }
+            tokio::time::sleep(SERVED_POLL).await;
+        }
     }
 }
 

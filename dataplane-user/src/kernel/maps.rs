@@ -1,5 +1,6 @@
 //! Every map by its type, opened from its pin. Opening changes nothing, so inspection commands use it too.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use aya::Pod;
@@ -113,6 +114,24 @@ impl Maps {
             settings: Settings::open(pin_dir, &config::MAP)?,
         })
     }
+}
+
+/// Whether the agent's pinned maps say of every address that its pod is behind this interface: from then on the pod's
+/// packets meet the agent's programs.
+///
+/// # Errors
+/// If the maps are not there (yet), or cannot be read.
+pub fn serves(pin_dir: &Path, addresses: &[IpAddr], ifindex: u32) -> Result<bool, KernelError> {
+    for address in addresses {
+        let endpoint = match *address {
+            IpAddr::V4(address) => Table::open(pin_dir, &endpoint::MAP4)?.get(&Ip4::from(address))?,
+            IpAddr::V6(address) => Table::open(pin_dir, &endpoint::MAP6)?.get(&Ip6::from(address))?,
+        };
+        if endpoint.is_none_or(|endpoint: Endpoint| endpoint.ifindex != ifindex) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Opens one pinned map as the type that its user wants, after checking its layout; also returns its entries.

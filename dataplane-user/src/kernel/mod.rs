@@ -41,7 +41,7 @@ use dataplane_abi::{Layout, backend, conntrack, endpoint, frontend, slot, socket
 pub use attach::{Attachment, DeviceClass, Side};
 pub use events::Events;
 pub use link::netns_cookie;
-pub use maps::{Family, FamilyMaps, Maps};
+pub use maps::{Family, FamilyMaps, Maps, serves};
 pub use table::{Counted, CounterTable, Settings, Table};
 
 use pins::Pins;

@@ -34,14 +34,14 @@ impl Gateway {
     }
 
     pub(crate) fn start_unready(api: &ApiServer, arguments: &[&str]) -> Self {
-        let sockets = [free_port(), free_port()];
+        let sockets = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
         let addresses = [0, 1].map(|index: usize| sockets[index].local_addr().unwrap());
         Self::run(api, Some(sockets), addresses, arguments)
     }
 
     /// Starts on sockets that the gateway binds itself.
     pub(crate) async fn start_bound(api: &ApiServer, arguments: &[&str]) -> Self {
-        let [http, https] = [free_port(), free_port()].map(|socket| socket.local_addr().unwrap());
+        let [http, https] = [ports::free(), ports::free()];
         let (http_text, https_text) = (http.to_string(), https.to_string());
         let mut all = vec!["--http-bind", &http_text, "--https-bind", &https_text];
         all.extend(arguments);
@@ -59,7 +59,7 @@ impl Gateway {
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, api.kubeconfig()).unwrap();
-        let admin = free_port().local_addr().unwrap();
+        let admin = ports::free();
         let mut all = vec!["--kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
         all.extend(["--admin-bind".to_owned(), admin.to_string(), "--threads".to_owned(), "2".to_owned()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -152,10 +152,6 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 fn spawn(sockets: Option<&[TcpListener; 2]>, arguments: &[String]) -> Child {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::demo::cluster::{Cluster, NODE, eventually};
 use crate::demo::load::{ClientPod, ask_gateway, gateway_curl, tally, under_load};
-use crate::demo::{certificates, names, rollout, streams, websocket};
+use crate::demo::{certificates, names, packet_path, rollout, streams, websocket};
 use crate::exec;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,6 +36,8 @@ const PROMISES: &[Promise] = &[
     ("a rolling update and its undo under constant load lose no request", rollout::update_and_undo),
     ("names of Services and pods resolve inside pods", names::resolve),
     ("exec, cp and port-forward reach into a pod", streams::reach),
+    ("a pod without socket LB reaches TCP and UDP Services packet by packet", packet_path::reach),
+    ("a Service without endpoints refuses at once, at the socket and on the packet path", packet_path::refuse),
 ];
 
 pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {

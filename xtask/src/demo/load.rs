@@ -134,10 +134,19 @@ pub(crate) struct ClientPod<'a> {
 
 impl<'a> ClientPod<'a> {
     pub(crate) fn start(cluster: &'a Cluster, name: &str, args: &[&str]) -> anyhow::Result<Self> {
+        Self::start_annotated(cluster, name, &serde_json::json!({}), args)
+    }
+
+    pub(crate) fn start_annotated(
+        cluster: &'a Cluster,
+        name: &str,
+        annotations: &serde_json::Value,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
         let manifest = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": "sample"},
+            "metadata": {"name": name, "namespace": "sample", "annotations": annotations},
             "spec": {
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 0,

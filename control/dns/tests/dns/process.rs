@@ -39,9 +39,7 @@ impl Server {
 
     /// Starts on an address that it listens on by itself; `any` stands for every address.
     pub(crate) async fn start_bound(api: &ApiServer, any: &str, arguments: &[&str]) -> Self {
-        let (udp, _tcp) = pair();
-        let address = udp.local_addr().unwrap();
-        drop((udp, _tcp));
+        let address = ports::free();
         let bind = format!("{any}:{}", address.port());
         let server = Self::run(api, address, &[], &[arguments, &["--bind", &bind]].concat());
         server.until_ready().await;
@@ -52,7 +50,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, api.kubeconfig()).unwrap();
-        let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let admin = ports::free();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-dns"));
         command
             .args(["--kubeconfig", kubeconfig.to_str().unwrap(), "--admin-bind", &admin.to_string()])

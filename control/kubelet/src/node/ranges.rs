@@ -25,6 +25,7 @@ pub(crate) struct Ranges {
     pub node_name: String,
     pub bridge: String,
     pub state_dir: PathBuf,
+    pub agent_pin_dir: PathBuf,
     pub runtime: Arc<dyn PodRuntime>,
 }
 
@@ -70,6 +71,7 @@ impl Ranges {
             bridge: self.bridge.clone(),
             pod_cidrs: ranges.to_vec(),
             mtu: None,
+            agent_pin_dir: Some(self.agent_pin_dir.clone()),
             state_dir: self.state_dir.clone(),
         })?;
         network.ensure_bridge().await?;

@@ -1,7 +1,7 @@
 //! The three proxies and the origin behind them: configured alike, pinned to processors, ended with the run.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -129,7 +129,7 @@ fn tidegate(dir: &Path, cpu: usize, identity: &Identity, origin: SocketAddr) -> 
     let dir = subdir(dir, "tidegate")?;
     let kubeconfig = dir.join("kubeconfig.json");
     fs::write(&kubeconfig, Objects::new(origin, &identity.certificate, &identity.key)?.serve()?)?;
-    let (http, https, admin) = (free_address()?, free_address()?, free_address()?);
+    let (http, https, admin) = (ports::free(), ports::free(), ports::free());
     let mut program = pinned(cpu, exec::root().join("target/release/tidegate"));
     program.arg("ingress").arg("--kubeconfig").arg(kubeconfig);
     program.args(["--http-bind", &http.to_string(), "--https-bind", &https.to_string()]);
@@ -140,7 +140,7 @@ fn tidegate(dir: &Path, cpu: usize, identity: &Identity, origin: SocketAddr) -> 
 }
 
 fn bare_pingora(dir: &Path, cpu: usize, identity: &Identity, origin: SocketAddr) -> anyhow::Result<Proxy> {
-    let (dir, https) = (subdir(dir, "bare-pingora")?, free_address()?);
+    let (dir, https) = (subdir(dir, "bare-pingora")?, ports::free());
     let mut program = pinned(cpu, exec::root().join("target/release/bare-proxy"));
     program.args(["--https-bind", &https.to_string(), "--origin", &origin.to_string()]);
     program.arg("--certificate").arg(&identity.certificate).arg("--key").arg(&identity.key);
@@ -149,7 +149,7 @@ fn bare_pingora(dir: &Path, cpu: usize, identity: &Identity, origin: SocketAddr)
 
 /// An nginx with one worker; `server` gets the address to listen on.
 fn nginx(name: &'static str, dir: &Path, cpu: usize, server: &dyn Fn(SocketAddr) -> String) -> anyhow::Result<Proxy> {
-    let (dir, address) = (subdir(dir, name)?, free_address()?);
+    let (dir, address) = (subdir(dir, name)?, ports::free());
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", dir.display()))
         .concat();
@@ -199,9 +199,4 @@ fn subdir(dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let dir = dir.join(name);
     fs::create_dir_all(&dir)?;
     Ok(dir)
-}
-
-/// A loopback address that nobody listens on at this moment.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
