@@ -50,7 +50,7 @@ impl Node {
             bridge: "tg0".to_owned(),
             pod_cidrs: ["10.244.0.0/24", "fd00:10:244::/64"].map(|cidr| cidr.parse().unwrap()).to_vec(),
             mtu: Some(1400),
-            agent_pin_dir: None,
+            agent_pin_dir: Some(sandbox.pin_dir()),
             state_dir: cni::state_dir(folder.path()),
         })
         .unwrap();
@@ -118,9 +118,8 @@ impl Node {
         agent
     }
 
-    fn add_pod(&self, name: &str) -> Pod {
-        let namespace = PodNamespace::new();
-        let request = AddRequest {
+    fn connect(&self, name: &str, namespace: &PodNamespace) -> Result<cni::Attachment, cni::Error> {
+        self.runtime.block_on(self.network.add(AddRequest {
             container_id: name.to_owned(),
             netns: namespace.path().to_owned(),
             ifname: "eth0".to_owned(),
@@ -128,8 +127,12 @@ impl Node {
             pod_name: name.to_owned(),
             pod_uid: name.to_owned(),
             socket_lb: true,
-        };
-        let attachment = self.runtime.block_on(self.network.add(request)).unwrap();
+        }))
+    }
+
+    fn add_pod(&self, name: &str) -> Pod {
+        let namespace = PodNamespace::new();
+        let attachment = self.connect(name, &namespace).unwrap();
         let pod = Pod { name: name.to_owned(), ips: attachment.ips.iter().map(|ip| ip.addr()).collect(), namespace };
         for ip in pod.ips.clone() {
             let (name, listener) =
@@ -234,7 +237,7 @@ fn an_agent_serves_is_killed_and_comes_back_without_a_connection_noticing() {
     let [one, two, three] = &pods;
     let endpoint_count =
         || node.maps().v4.endpoints.dump().unwrap().len() + node.maps().v6.endpoints.dump().unwrap().len();
-    assert!(wait_for(LIMIT, || endpoint_count() == 6), "the pods never reached the endpoint maps");
+    assert_eq!(endpoint_count(), 6, "a pod was connected before the agent served it");
 
     node.tell(&[one, two]);
     assert!(wait_for(LIMIT, || node.contents().matches("frontend").count() == 2), "{}", node.contents());
@@ -288,6 +291,18 @@ fn an_agent_serves_is_killed_and_comes_back_without_a_connection_noticing() {
     }
     assert!(wait_for(LIMIT, || node.contents() == before && endpoint_count() == 0), "{}", node.contents());
     agent.stop();
+}
+
+#[test]
+fn no_pod_starts_without_an_agent_that_serves_it() {
+    let node = Node::new();
+    let pod = PodNamespace::new();
+    let refused = node.connect("early", &pod).unwrap_err();
+    assert!(matches!(refused, cni::Error::Unserved { .. }), "{refused}");
+    let left = nix::net::if_::if_nametoindex(cni::host_ifname("early").as_str());
+    assert!(left.is_err(), "its interface is still there");
+    let _agent = node.start_agent();
+    node.connect("early", &pod).unwrap();
 }
 
 #[test]

@@ -6,9 +6,8 @@ use crate::{ebpf, image};
 pub(crate) fn run() -> anyhow::Result<()> {
     ebpf::build()?;
     println!("build: tidegate (release)");
-    // All default members: the tests select them all, and a smaller selection would compile dependencies with other
-    // features, that is twice.
-    exec::run(command("cargo").args(["build", "--release"]))?;
+    // The selection of the tests: another one would compile dependencies with other features, that is twice.
+    exec::run(command("cargo").args(["build", "--release", "--workspace", "--exclude", "dataplane-ebpf"]))?;
     println!("build: sample images");
     image::build()
 }

@@ -16,6 +16,7 @@ use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::cron_job::plan::plan;
 use crate::events::Events;
 use crate::meta;
@@ -32,19 +33,8 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
     });
-    let crons = queue.clone();
-    cluster.cron_jobs.on_change(move |old, new| {
-        if let Some(cron) = new.or(old) {
-            crons.add(Key::of(cron));
-        }
-    });
-    cluster.jobs.on_change(move |old, new| {
-        for job in [old, new].into_iter().flatten() {
-            if let Some(name) = meta::controller_name(&job.metadata, KIND) {
-                queue.add(Key::new(job.namespace().unwrap_or_default(), name));
-            }
-        }
-    });
+    causes::itself(&cluster.cron_jobs, &queue);
+    causes::controlled(&cluster.jobs, KIND, &queue);
 }
 
 struct Controller {

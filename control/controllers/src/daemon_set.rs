@@ -20,11 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Cluster;
+use crate::causes;
 use crate::daemon_set::plan::{Plan, plan};
 use crate::meta;
 use crate::pod_control::{BURST_MAX, Claim, EXPECTATION_POLL, PodControl};
-use crate::queue::{self, Key, Next, Queue};
-use crate::revision::{self, Collision, HASH_LABEL, History, Revision, Writer};
+use crate::queue::{self, Key, Next};
+use crate::revision::{Collision, HASH_LABEL, History, Revision, Writer};
 
 const KIND: &str = "DaemonSet";
 /// How long a node waits whose pods end by themselves: doubled each time.
@@ -38,32 +39,20 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
     });
-    let sets = queue.clone();
-    cluster.daemon_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            sets.add(Key::of(set));
-        }
-    });
-    let revisions = queue.clone();
-    cluster.revisions.on_change(move |old, new| {
-        for key in [old, new].into_iter().flatten().filter_map(|one| revision::owner_key(one, KIND)) {
-            revisions.add(key);
-        }
-    });
-    let (nodes, weak) = (queue.clone(), Arc::downgrade(cluster));
+    causes::itself(&cluster.daemon_sets, &queue);
+    causes::controlled(&cluster.revisions, KIND, &queue);
+    causes::pods_of(cluster, KIND, |cluster| &cluster.daemon_sets, adopts, &queue);
+    let weak = Arc::downgrade(cluster);
     cluster.nodes.on_change(move |old, new| {
         let Some(cluster) = weak.upgrade() else { return };
         if !places_alike(old, new) {
-            cluster.daemon_sets.all().iter().for_each(|set| nodes.add(Key::of(&**set)));
+            cluster.daemon_sets.all().iter().for_each(|set| queue.add(Key::of(&**set)));
         }
     });
-    let weak = Arc::downgrade(cluster);
-    cluster.pods.on_change(move |old, new| {
-        let Some(cluster) = weak.upgrade() else { return };
-        for pod in [old, new].into_iter().flatten() {
-            enqueue_owner(&cluster, &queue, pod);
-        }
-    });
+}
+
+fn adopts(set: &DaemonSet, pod: &Pod) -> bool {
+    causes::adopts(set.spec.as_ref().map(|spec| &spec.selector), pod)
 }
 
 /// Whether a node's change, such as a heartbeat, cannot matter to any set.
@@ -71,21 +60,6 @@ fn places_alike(old: Option<&Node>, new: Option<&Node>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return false };
     let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
     old.labels() == new.labels() && taints(old) == taints(new)
-}
-
-fn enqueue_owner(cluster: &Cluster, queue: &Queue, pod: &Pod) {
-    let namespace = pod.namespace().unwrap_or_default();
-    if let Some(name) = meta::controller_name(&pod.metadata, KIND) {
-        queue.add(Key::new(namespace, name));
-    } else if meta::controller_of(&pod.metadata).is_none() {
-        let adopts = |set: &DaemonSet| {
-            let selector = set.spec.as_ref().and_then(|spec| meta::selector(&spec.selector).ok());
-            selector.is_some_and(|selector| meta::matches(&selector, pod.labels()))
-        };
-        for set in cluster.daemon_sets.filter(&namespace, adopts) {
-            queue.add(Key::of(&*set));
-        }
-    }
 }
 
 struct Controller {

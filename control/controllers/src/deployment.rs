@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::deployment::rollout::Intent;
 use crate::events::Events;
 use crate::meta;
@@ -29,20 +30,8 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let (cluster, events) = (Arc::clone(&shared), events.clone());
         async move { reconcile(&cluster, &events, &key).await }
     });
-    let deployments = queue.clone();
-    cluster.deployments.on_change(move |old, new| {
-        if let Some(deployment) = new.or(old) {
-            deployments.add(Key::of(deployment));
-        }
-    });
-    let sets = queue.clone();
-    cluster.replica_sets.on_change(move |old, new| {
-        for set in [old, new].into_iter().flatten() {
-            if let Some(name) = meta::controller_name(&set.metadata, "Deployment") {
-                sets.add(Key::new(set.namespace().unwrap_or_default(), name));
-            }
-        }
-    });
+    causes::itself(&cluster.deployments, &queue);
+    causes::controlled(&cluster.replica_sets, "Deployment", &queue);
     // Recreate waits until the last old pod is gone, which no ReplicaSet's status says.
     let weak = Arc::downgrade(cluster);
     cluster.pods.on_change(move |old, new| {

@@ -15,6 +15,7 @@ use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::disruption::plan::plan;
 use crate::events::Events;
 use crate::meta;
@@ -26,20 +27,8 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let (cluster, events) = (Arc::clone(&shared), events.clone());
         async move { reconcile(&cluster, &events, &key).await }
     });
-    let budgets = queue.clone();
-    cluster.budgets.on_change(move |old, new| {
-        if let Some(budget) = new.or(old) {
-            budgets.add(Key::of(budget));
-        }
-    });
-    let weak = Arc::downgrade(cluster);
-    cluster.pods.on_change(move |old, new| {
-        let (Some(cluster), Some(pod)) = (weak.upgrade(), new.or(old)) else { return };
-        let matches = |budget: &PodDisruptionBudget| [old, new].into_iter().flatten().any(|pod| selects(budget, pod));
-        for budget in cluster.budgets.filter(&pod.namespace().unwrap_or_default(), matches) {
-            queue.add(Key::of(&*budget));
-        }
-    });
+    causes::itself(&cluster.budgets, &queue);
+    causes::selected_pods(cluster, |cluster| &cluster.budgets, selects, &queue);
 }
 
 /// A budget without any requirement selects every pod of its namespace; one without a selector selects none.

@@ -14,6 +14,7 @@ use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::endpoint_slice::plan::{MANAGED_BY, MANAGER, SERVICE_NAME};
 use crate::meta;
 use crate::queue::{self, Key, Next};
@@ -26,26 +27,13 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let cluster = Arc::clone(&shared);
         async move { reconcile(&cluster, &key).await }
     });
-    let services = queue.clone();
-    cluster.services.on_change(move |old, new| {
-        if let Some(service) = new.or(old) {
-            services.add(Key::of(service));
-        }
-    });
-    let slices = queue.clone();
+    causes::itself(&cluster.services, &queue);
+    causes::selected_pods(cluster, |cluster| &cluster.services, selects, &queue);
     cluster.slices.on_change(move |old, new| {
         for slice in [old, new].into_iter().flatten().filter(|slice| is_ours(slice)) {
             if let Some(service) = slice.labels().get(SERVICE_NAME) {
-                slices.add(Key::new(slice.namespace().unwrap_or_default(), service));
+                queue.add(Key::new(slice.namespace().unwrap_or_default(), service));
             }
-        }
-    });
-    let weak = Arc::downgrade(cluster);
-    cluster.pods.on_change(move |old, new| {
-        let (Some(cluster), Some(pod)) = (weak.upgrade(), new.or(old)) else { return };
-        let matches = |service: &Service| [old, new].into_iter().flatten().any(|pod| selects(service, pod));
-        for service in cluster.services.filter(&pod.namespace().unwrap_or_default(), matches) {
-            queue.add(Key::of(&*service));
         }
     });
 }

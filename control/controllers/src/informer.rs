@@ -25,10 +25,15 @@ where
     listeners: Arc<RwLock<Vec<Listener<K>>>>,
 }
 
-impl<K> Informer<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+/// A kind that is known when the program is built.
+pub(crate) trait Known:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
+}
+
+impl<K> Known for K where K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+
+impl<K: Known> Informer<K> {
     pub(crate) fn start(api: Api<K>, tasks: &mut JoinSet<anyhow::Result<()>>) -> Self {
         Self::start_with(api, watcher::Config::default(), tasks)
     }

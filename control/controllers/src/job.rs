@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::job::plan::plan;
 use crate::meta;
 use crate::pod_control::{Claim, EXPECTATION_POLL, PodControl};
@@ -33,32 +34,12 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
     });
-    let jobs = queue.clone();
-    cluster.jobs.on_change(move |old, new| {
-        if let Some(job) = new.or(old) {
-            jobs.add(Key::of(job));
-        }
-    });
-    let weak = Arc::downgrade(cluster);
-    cluster.pods.on_change(move |old, new| {
-        let Some(cluster) = weak.upgrade() else { return };
-        for pod in [old, new].into_iter().flatten() {
-            let namespace = pod.namespace().unwrap_or_default();
-            if let Some(name) = meta::controller_name(&pod.metadata, KIND) {
-                queue.add(Key::new(namespace, name));
-            } else if meta::controller_of(&pod.metadata).is_none() {
-                for job in cluster.jobs.filter(&namespace, |job| adopts(job, pod)) {
-                    queue.add(Key::of(&*job));
-                }
-            }
-        }
-    });
+    causes::itself(&cluster.jobs, &queue);
+    causes::pods_of(cluster, KIND, |cluster| &cluster.jobs, adopts, &queue);
 }
 
 fn adopts(job: &Job, pod: &Pod) -> bool {
-    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let selector = selector.and_then(|selector| meta::selector(selector).ok());
-    selector.is_some_and(|selector| meta::matches(&selector, pod.labels()))
+    causes::adopts(job.spec.as_ref().and_then(|spec| spec.selector.as_ref()), pod)
 }
 
 struct Controller {

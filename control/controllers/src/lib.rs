@@ -9,6 +9,7 @@
 //! the API. Everything is level-triggered: a key says which object to look at, never what happened to it.
 
 mod amount;
+mod causes;
 mod cron_job;
 mod daemon_set;
 mod deletions;

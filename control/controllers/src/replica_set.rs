@@ -17,9 +17,12 @@ use kube::{Api, Resource, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::meta;
 use crate::pod_control::{self, BURST_MAX, Claim, EXPECTATION_POLL, PodControl, is_active};
-use crate::queue::{self, Key, Next, Queue};
+use crate::queue::{self, Key, Next};
+
+const KIND: &str = "ReplicaSet";
 
 pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
     let state = Arc::new(Controller { pods: PodControl::new(cluster, "replicaset-controller") });
@@ -27,35 +30,12 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let state = Arc::clone(&state);
         async move { state.reconcile(&key).await }
     });
-    let sets = queue.clone();
-    cluster.replica_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            sets.add(Key::of(set));
-        }
-    });
-    let weak = Arc::downgrade(cluster);
-    cluster.pods.on_change(move |old, new| {
-        let Some(cluster) = weak.upgrade() else { return };
-        for pod in [old, new].into_iter().flatten() {
-            enqueue_owner(&cluster, &queue, pod);
-        }
-    });
+    causes::itself(&cluster.replica_sets, &queue);
+    causes::pods_of(cluster, KIND, |cluster| &cluster.replica_sets, adopts, &queue);
 }
 
-/// A pod's set, or for an orphan every set that could adopt it.
-fn enqueue_owner(cluster: &Cluster, queue: &Queue, pod: &Pod) {
-    let namespace = pod.namespace().unwrap_or_default();
-    if let Some(name) = meta::controller_name(&pod.metadata, "ReplicaSet") {
-        queue.add(Key::new(namespace, name));
-    } else if meta::controller_of(&pod.metadata).is_none() {
-        let adopts = |set: &ReplicaSet| {
-            let selector = set.spec.as_ref().and_then(|spec| meta::selector(&spec.selector).ok());
-            selector.is_some_and(|selector| meta::matches(&selector, pod.labels()))
-        };
-        for set in cluster.replica_sets.filter(&namespace, adopts) {
-            queue.add(Key::of(&*set));
-        }
-    }
+fn adopts(set: &ReplicaSet, pod: &Pod) -> bool {
+    causes::adopts(set.spec.as_ref().map(|spec| &spec.selector), pod)
 }
 
 struct Controller {

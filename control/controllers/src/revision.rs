@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use crate::Cluster;
 use crate::hash::{fnv32a, safe_encode};
 use crate::meta;
-use crate::queue::Key;
 
 pub(crate) const HASH_LABEL: &str = "controller-revision-hash";
 
@@ -168,12 +167,6 @@ impl Writer<'_> {
         }
         Ok(())
     }
-}
-
-/// The owner of a revision, to look at again when the revision changes.
-pub(crate) fn owner_key(revision: &ControllerRevision, kind: &str) -> Option<Key> {
-    let name = meta::controller_name(&revision.metadata, kind)?;
-    Some(Key::new(revision.namespace().unwrap_or_default(), name))
 }
 
 /// The strategic merge patch that brings a template back.

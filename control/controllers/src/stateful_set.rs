@@ -17,10 +17,11 @@ use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::Cluster;
+use crate::causes;
 use crate::meta;
 use crate::pod_control::{Claim, EXPECTATION_POLL, PodControl};
-use crate::queue::{self, Key, Next, Queue};
-use crate::revision::{self, Collision, HASH_LABEL, History, Writer};
+use crate::queue::{self, Key, Next};
+use crate::revision::{Collision, HASH_LABEL, History, Writer};
 use crate::stateful_set::plan::{Plan, Revisions, plan};
 
 const KIND: &str = "StatefulSet";
@@ -31,38 +32,14 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
     });
-    let sets = queue.clone();
-    cluster.stateful_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            sets.add(Key::of(set));
-        }
-    });
-    let revisions = queue.clone();
-    cluster.revisions.on_change(move |old, new| {
-        for key in [old, new].into_iter().flatten().filter_map(|one| revision::owner_key(one, KIND)) {
-            revisions.add(key);
-        }
-    });
-    let weak = Arc::downgrade(cluster);
-    cluster.pods.on_change(move |old, new| {
-        let Some(cluster) = weak.upgrade() else { return };
-        for pod in [old, new].into_iter().flatten() {
-            enqueue_owner(&cluster, &queue, pod);
-        }
-    });
+    causes::itself(&cluster.stateful_sets, &queue);
+    causes::controlled(&cluster.revisions, KIND, &queue);
+    causes::pods_of(cluster, KIND, |cluster| &cluster.stateful_sets, is_member, &queue);
 }
 
-/// A pod's set, or for an orphan the set whose ordinal it bears.
-fn enqueue_owner(cluster: &Cluster, queue: &Queue, pod: &Pod) {
-    let namespace = pod.namespace().unwrap_or_default();
-    if let Some(name) = meta::controller_name(&pod.metadata, KIND) {
-        queue.add(Key::new(namespace, name));
-    } else if meta::controller_of(&pod.metadata).is_none() {
-        let is_member = |set: &StatefulSet| identity::ordinal(&set.name_any(), &pod.name_any()).is_some();
-        for set in cluster.stateful_sets.filter(&namespace, is_member) {
-            queue.add(Key::of(&*set));
-        }
-    }
+/// Whether a pod bears an ordinal of the set.
+fn is_member(set: &StatefulSet, pod: &Pod) -> bool {
+    identity::ordinal(&set.name_any(), &pod.name_any()).is_some()
 }
 
 struct Controller {
@@ -81,8 +58,8 @@ impl Controller {
         }
         let spec = set.spec.as_ref().context("a StatefulSet without a spec")?;
         let selector = meta::selector(&spec.selector)?;
-        let member = |pod: &Pod| identity::ordinal(&set.name_any(), &pod.name_any()).is_some();
-        let claim = Claim::of(&*set, &selector, cluster.pods.filter(&key.namespace, |_| true), member);
+        let claim =
+            Claim::of(&*set, &selector, cluster.pods.filter(&key.namespace, |_| true), |pod| is_member(&set, pod));
         self.pods.settle(&*set, &claim).await?;
         let history = History::of(cluster, &*set, &selector);
         let Some(revisions) = self.revisions(&set, &history).await? else { return Ok(Next::Await) };

@@ -5,21 +5,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::api_server::{ApiServer, Streaming};
-use crate::backend::Backend;
+use crate::bed::started;
 use crate::client::{Connection, Wire};
-use crate::objects::{class, ingress, rule, served};
+use crate::objects::served;
 use crate::process::Gateway;
-
-async fn started(arguments: &[&str]) -> (ApiServer, Backend, Gateway) {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, arguments).await;
-    (api, web, gateway)
-}
 
 const CLAIMS: [(&str, &str); 5] = [
     ("x-forwarded-for", "6.6.6.6, 192.0.2.9, 127.0.0.9"),

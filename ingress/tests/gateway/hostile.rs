@@ -3,16 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::api_server::{ApiServer, Streaming};
-use crate::backend::Backend;
+use crate::bed::started;
 use crate::client::{Wire, get};
-use crate::objects::{class, ingress, rule, served};
-use crate::process::Gateway;
+use crate::objects::served;
 
 async fn raw(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -24,12 +21,7 @@ async fn raw(address: SocketAddr, request: &str) -> String {
 
 #[tokio::test]
 async fn ambiguous_requests_never_reach_an_endpoint() {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, &[]).await;
+    let (_api, web, gateway) = started(&[]).await;
     for (what, request) in [
         (
             "both",
@@ -58,12 +50,7 @@ async fn ambiguous_requests_never_reach_an_endpoint() {
 
 #[tokio::test]
 async fn a_client_that_is_no_tls_client_harms_nobody() {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, &[]).await;
+    let (_api, _web, gateway) = started(&[]).await;
     let mut plain = TcpStream::connect(gateway.https).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
     let mut rest = Vec::new();

@@ -4,26 +4,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Request;
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::api_server::{ApiServer, Streaming};
-use crate::backend::Backend;
+use crate::bed::started;
 use crate::client::{Connection, Wire, get};
-use crate::objects::{class, ingress, rule, served};
-use crate::process::Gateway;
-
-async fn started(arguments: &[&str]) -> (ApiServer, Backend, Gateway) {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, arguments).await;
-    (api, web, gateway)
-}
+use crate::objects::served;
 
 /// Everything that comes until the other side closes.
 async fn rest(stream: &mut TcpStream) -> String {

@@ -4,6 +4,7 @@
 
 mod api_server;
 mod backend;
+mod bed;
 mod changes;
 mod client;
 mod explain;

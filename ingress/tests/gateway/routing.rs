@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::api_server::{ApiServer, Streaming};
 use crate::backend::Backend;
+use crate::bed::started;
 use crate::client::{Connection, WebSocket, Wire, get};
 use crate::objects::{NAMESPACE, backend, certificate, class, ingress, rule, served, service, slice};
 use crate::process::Gateway;
@@ -72,12 +73,7 @@ async fn host_and_path_decide_over_both_protocols_and_both_schemes() {
 
 #[tokio::test]
 async fn the_endpoint_is_told_the_truth_about_the_client() {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, &[]).await;
+    let (_api, _web, gateway) = started(&[]).await;
     for (wire, address, proto) in [
         (Wire::Http, gateway.http, "http"),
         (Wire::Https1(""), gateway.https, "https"),
@@ -190,12 +186,7 @@ async fn all_endpoints_take_turns_and_a_dead_one_costs_nobody_an_error() {
 
 #[tokio::test]
 async fn web_sockets_pass() {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, &[]).await;
+    let (_api, _web, gateway) = started(&[]).await;
     let mut socket = WebSocket::open(gateway.http, "a.test").await;
     for message in [&b"hello"[..], &[7; 40_000]] {
         socket.echo(message).await;

@@ -7,19 +7,10 @@ use serde_json::json;
 
 use crate::api_server::{ApiServer, Streaming};
 use crate::backend::Backend;
+use crate::bed::started;
 use crate::client::{Connection, WebSocket, Wire, get};
 use crate::objects::{class, ingress, rule, served};
 use crate::process::Gateway;
-
-async fn started(arguments: &[&str]) -> (ApiServer, Backend, Gateway) {
-    let api = ApiServer::start(Streaming::Supported).await;
-    class(&api);
-    let web = Backend::start("web", 0).await;
-    served(&api, "web", [&web]);
-    ingress(&api, "main", json!({"rules": [rule("a.test", "Prefix", "/", "web")]}));
-    let gateway = Gateway::start(&api, arguments).await;
-    (api, web, gateway)
-}
 
 #[tokio::test]
 async fn requests_in_flight_finish_and_connections_are_asked_to_close() {
