@@ -1,13 +1,12 @@
 //! Proxies in front: whose word is believed.
 
 use http::Request;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bed::started;
 use crate::client::{Connection, Wire};
-use crate::objects::served;
 use crate::process::Gateway;
 
 const CLAIMS: [(&str, &str); 5] = [

@@ -9,7 +9,6 @@ use tokio::time::timeout;
 
 use crate::bed::started;
 use crate::client::{Wire, get};
-use crate::objects::served;
 
 async fn raw(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -10,7 +10,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::bed::started;
 use crate::client::{Connection, Wire, get};
-use crate::objects::served;
 
 /// Everything that comes until the other side closes.
 async fn rest(stream: &mut TcpStream) -> String {
