@@ -347,7 +347,7 @@ fn properties(schema: &Schema, rules: &Rules, path: &str, object: &Map<String, V
 
 impl super::List {
     /// The item of another list that is the same one: by its keys, or by its value.
-    fn counterpart<'a>(&self, others: &'a [Value], item: &Value) -> Option<&'a Value> {
+    pub(super) fn counterpart<'a>(&self, others: &'a [Value], item: &Value) -> Option<&'a Value> {
         others.iter().find(|other| match self {
             Self::Map(keys) => keys.iter().all(|key| other.get(key) == item.get(key)),
             Self::Set => *other == item,
