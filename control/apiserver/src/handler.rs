@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::authn::{self, User};
 use crate::authz::Attributes;
 use crate::body::Received;
-use crate::limits::{WARNING_LENGTH_MAX, WARNINGS_LENGTH_MAX};
+use crate::limits::{WARNING_LENGTH_MAX, WARNINGS_LENGTH_MAX, WARNINGS_MAX};
 use crate::reply::{self, Body, Reply};
 use crate::request::RequestInfo;
 use crate::state::Server;
@@ -170,7 +170,7 @@ fn warnings(all: &[String]) -> Vec<String> {
     let length_max = if fits { usize::MAX } else { WARNING_LENGTH_MAX };
     let mut left = WARNINGS_LENGTH_MAX;
     let mut taken = Vec::new();
-    for text in all {
+    for text in all.iter().take(WARNINGS_MAX) {
         let text: String = text.chars().take(length_max).map(printable).collect();
         match left.checked_sub(text.len()) {
             Some(rest) => left = rest,

@@ -64,5 +64,7 @@ pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Characters of all `Warning` headers of an answer, and of each one where all together are too long.
 pub(crate) const WARNINGS_LENGTH_MAX: usize = 4096;
 pub(crate) const WARNING_LENGTH_MAX: usize = 256;
+/// Warnings of an answer: many clients take no more than 100 headers.
+pub(crate) const WARNINGS_MAX: usize = 64;
 /// How deep a stored object may be nested: JSON readers, ours among them, stop at 128.
 pub(crate) const DEPTH_MAX: usize = 120;

@@ -132,7 +132,11 @@ impl RequestInfo {
     /// How long the client waits for the answer; no longer than `max`.
     pub(crate) fn timeout(&self, max: Duration) -> Result<Duration, Status> {
         let Some(text) = self.query.get("timeout") else { return Ok(max) };
-        let wrong = || Status::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"));
+        let wrong = || {
+            Status::bad_request(format!(
+                "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+            ))
+        };
         let nanoseconds = duration::parse(text).ok_or_else(wrong)?;
         let asked = Duration::from_nanos(u64::try_from(nanoseconds).map_err(|_| wrong())?);
         Ok(if asked.is_zero() { max } else { asked.min(max) })

@@ -161,11 +161,7 @@ impl Acceptor {
 /// The protocol is what the handshake agreed on: looking for it in what a client sends would wait without a limit.
 fn builder(limits: &Limits, is_http2: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(limits.head_bytes as usize);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(limits.head_bytes as usize);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -7,18 +7,85 @@ use crate::custom::{Additional, Schema, Type};
 
 /// Functions that are called on a value.
 const METHODS: [&str; 66] = [
-    "add", "asApproximateFloat", "asInteger", "charAt", "compareTo", "contains", "containsCIDR", "containsIP", "endsWith",
-    "family", "find", "findAll", "first", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getEscapedPath",
-    "getFullYear", "getHost", "getHostname", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getPort",
-    "getScheme", "getSeconds", "hasValue", "indexOf", "ip", "isGlobalUnicast", "isGreaterThan", "isInteger", "isLessThan",
-    "isLinkLocalMulticast", "isLinkLocalUnicast", "isLoopback", "isSorted", "isUnspecified", "join", "last",
-    "lastIndexOf", "lowerAscii", "masked", "matches", "max", "min", "or", "orValue", "prefixLength", "replace", "reverse",
-    "sign", "size", "split", "startsWith", "sub", "substring", "sum", "trim", "upperAscii", "validate", "value",
-    "isCanonical", "lastIndexOf",
+    "add",
+    "asApproximateFloat",
+    "asInteger",
+    "charAt",
+    "compareTo",
+    "contains",
+    "containsCIDR",
+    "containsIP",
+    "endsWith",
+    "family",
+    "find",
+    "findAll",
+    "first",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getEscapedPath",
+    "getFullYear",
+    "getHost",
+    "getHostname",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getPort",
+    "getScheme",
+    "getSeconds",
+    "hasValue",
+    "indexOf",
+    "ip",
+    "isGlobalUnicast",
+    "isGreaterThan",
+    "isInteger",
+    "isLessThan",
+    "isLinkLocalMulticast",
+    "isLinkLocalUnicast",
+    "isLoopback",
+    "isSorted",
+    "isUnspecified",
+    "join",
+    "last",
+    "lastIndexOf",
+    "lowerAscii",
+    "masked",
+    "matches",
+    "max",
+    "min",
+    "or",
+    "orValue",
+    "prefixLength",
+    "replace",
+    "reverse",
+    "sign",
+    "size",
+    "split",
+    "startsWith",
+    "sub",
+    "substring",
+    "sum",
+    "trim",
+    "upperAscii",
+    "validate",
+    "value",
+    "isCanonical",
+    "lastIndexOf",
 ];
 const FORMATS: [&str; 11] = [
-    "byte", "date", "datetime", "dns1035Label", "dns1123Label", "dns1123Subdomain", "labelValue", "named",
-    "qualifiedName", "uri", "uuid",
+    "byte",
+    "date",
+    "datetime",
+    "dns1035Label",
+    "dns1123Label",
+    "dns1123Subdomain",
+    "labelValue",
+    "named",
+    "qualifiedName",
+    "uri",
+    "uuid",
 ];
 const TYPES: [&str; 9] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
 
@@ -39,14 +106,21 @@ pub(crate) fn check(text: &str, schema: &Schema, wants_bool: bool) -> Result<(),
     let is_other = match &expr {
         Expr::String(_) => wants_bool,
         Expr::Bool(_) | Expr::Has { .. } | Expr::Not(_) | Expr::And(..) | Expr::Or(..) => !wants_bool,
-        Expr::Int(_) | Expr::Uint(_) | Expr::Double(_) | Expr::Bytes(_) | Expr::List(_) | Expr::Map(_) | Expr::Null => true,
+        Expr::Int(_) | Expr::Uint(_) | Expr::Double(_) | Expr::Bytes(_) | Expr::List(_) | Expr::Map(_) | Expr::Null => {
+            true
+        }
         _ => false,
     };
     if is_other {
-        let wanted = if wants_bool { "cel expression must evaluate to a bool" } else { "messageExpression must evaluate to a string" };
+        let wanted = if wants_bool {
+            "cel expression must evaluate to a bool"
+        } else {
+            "messageExpression must evaluate to a string"
+        };
         return Err(wanted.into());
     }
-    let mut checker = Checker { scope: vec![("self", Known::As(schema)), ("oldSelf", Known::As(schema))], root: schema };
+    let mut checker =
+        Checker { scope: vec![("self", Known::As(schema)), ("oldSelf", Known::As(schema))], root: schema };
     checker.known(&expr).map(drop).map_err(wrong)
 }
 
@@ -149,7 +223,9 @@ impl<'a, 'e> Checker<'a, 'e> {
 
     fn function(&mut self, on: Option<&'e Expr>, name: &str) -> Result<(), String> {
         let library = match on {
-            Some(Expr::Ident(library)) if !self.scope.iter().any(|(known, _)| known == library) => Some(library.as_str()),
+            Some(Expr::Ident(library)) if !self.scope.iter().any(|(known, _)| known == library) => {
+                Some(library.as_str())
+            }
             _ => None,
         };
         let is_known = match (on, library) {
@@ -172,7 +248,9 @@ impl<'a, 'e> Checker<'a, 'e> {
         let is_root = std::ptr::eq(schema, self.root) || schema.embedded;
         match (&schema.additional, schema.kind) {
             (Some(Additional::Of(values)), _) => Ok(Known::As(values)),
-            (None, Some(Type::Object)) if is_root && matches!(field, "apiVersion" | "kind" | "metadata") => Ok(Known::Nothing),
+            (None, Some(Type::Object)) if is_root && matches!(field, "apiVersion" | "kind" | "metadata") => {
+                Ok(Known::Nothing)
+            }
             (None, Some(Type::Object)) if !schema.properties.is_empty() && !schema.preserves => {
                 Err(format!("undefined field '{field}'"))
             }

@@ -123,8 +123,12 @@ pub(super) fn eval<'a, 's>(expr: &'s Expr, scope: &mut Scope<'s, 'a>, budget: &m
                 return functions::format(name);
             }
             let library = match on.as_deref() {
-                Some(Expr::Ident(library)) if matches!(library.as_str(), "optional" | "sets" | "strings" | "format" | "cidr" | "ip")
-                    && !scope.iter().any(|(known, _)| known == library) => Some(library.as_str()),
+                Some(Expr::Ident(library))
+                    if matches!(library.as_str(), "optional" | "sets" | "strings" | "format" | "cidr" | "ip")
+                        && !scope.iter().any(|(known, _)| known == library) =>
+                {
+                    Some(library.as_str())
+                }
                 _ => None,
             };
             let args_of = |scope: &mut Scope<'s, 'a>, budget: &mut Budget| {

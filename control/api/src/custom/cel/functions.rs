@@ -16,10 +16,35 @@ use crate::quantity::Quantity;
 
 /// Functions that are called by name alone, or on one of the libraries.
 pub(super) const GLOBAL: [&str; 29] = [
-    "bool", "bytes", "cidr", "double", "duration", "dyn", "format.named", "int", "ip", "isCIDR", "isIP", "isQuantity",
-    "isURL", "ip.isCanonical", "matches", "optional.none", "optional.of", "optional.ofNonZeroValue", "quantity",
-    "sets.contains", "sets.equivalent", "sets.intersects", "size", "string", "strings.quote", "timestamp", "type",
-    "uint", "url",
+    "bool",
+    "bytes",
+    "cidr",
+    "double",
+    "duration",
+    "dyn",
+    "format.named",
+    "int",
+    "ip",
+    "isCIDR",
+    "isIP",
+    "isQuantity",
+    "isURL",
+    "ip.isCanonical",
+    "matches",
+    "optional.none",
+    "optional.of",
+    "optional.ofNonZeroValue",
+    "quantity",
+    "sets.contains",
+    "sets.equivalent",
+    "sets.intersects",
+    "size",
+    "string",
+    "strings.quote",
+    "timestamp",
+    "type",
+    "uint",
+    "url",
 ];
 
 fn int(number: Option<i64>) -> Result<Value<'static>> {
@@ -140,9 +165,7 @@ pub(super) fn call<'a>(name: &str, args: &[Value<'a>], budget: &mut Budget) -> R
         ("matches", [text, _]) => method(text, "matches", &args[1..], budget),
         ("optional.none", []) => Ok(Value::Optional(None)),
         ("optional.of", [value]) => Ok(Value::Optional(Some(Rc::new(value.clone())))),
-        ("optional.ofNonZeroValue", [value]) => {
-            Ok(Value::Optional((!is_zero(value)).then(|| Rc::new(value.clone()))))
-        }
+        ("optional.ofNonZeroValue", [value]) => Ok(Value::Optional((!is_zero(value)).then(|| Rc::new(value.clone())))),
         ("sets.contains" | "sets.equivalent" | "sets.intersects", [one, other]) => {
             budget.spend((one.size().unwrap_or(0) * other.size().unwrap_or(0)) as u64)?;
             let (one, other) = (all(one), all(other));
@@ -184,31 +207,46 @@ fn of_text<'a>(name: &str, text: &Rc<str>) -> Result<Value<'a>> {
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
             _ => told("type conversion error from 'string' to 'bool'"),
         },
-        "int" => text.parse().map_or_else(|_| told("type conversion error from 'string' to 'int'"), |n| Ok(Value::Int(n))),
-        "uint" => text.parse().map_or_else(|_| told("type conversion error from 'string' to 'uint'"), |n| Ok(Value::Uint(n))),
-        "double" => {
-            text.parse().map_or_else(|_| told("type conversion error from 'string' to 'double'"), |n| Ok(Value::Double(n)))
+        "int" => {
+            text.parse().map_or_else(|_| told("type conversion error from 'string' to 'int'"), |n| Ok(Value::Int(n)))
         }
-        "duration" => duration::parse(text)
-            .map_or_else(|| told(format!("type conversion error from 'string' to 'google.protobuf.Duration': time: invalid duration {text:?}")), |time| Ok(Value::Duration(time))),
-        "timestamp" => text
-            .parse::<Timestamp>()
-            .map_or_else(|_| told("type conversion error from 'string' to 'google.protobuf.Timestamp'"), |time| Ok(Value::Timestamp(time))),
+        "uint" => {
+            text.parse().map_or_else(|_| told("type conversion error from 'string' to 'uint'"), |n| Ok(Value::Uint(n)))
+        }
+        "double" => text
+            .parse()
+            .map_or_else(|_| told("type conversion error from 'string' to 'double'"), |n| Ok(Value::Double(n))),
+        "duration" => duration::parse(text).map_or_else(
+            || {
+                told(format!(
+                    "type conversion error from 'string' to 'google.protobuf.Duration': time: invalid duration {text:?}"
+                ))
+            },
+            |time| Ok(Value::Duration(time)),
+        ),
+        "timestamp" => text.parse::<Timestamp>().map_or_else(
+            |_| told("type conversion error from 'string' to 'google.protobuf.Timestamp'"),
+            |time| Ok(Value::Timestamp(time)),
+        ),
         "isIP" => Ok(Value::Bool(network::address(text).is_some())),
-        "ip" => network::address(text).map_or_else(|| wrong("IP Address string parse error from string"), |ip| Ok(Value::Ip(ip))),
+        "ip" => network::address(text)
+            .map_or_else(|| wrong("IP Address string parse error from string"), |ip| Ok(Value::Ip(ip))),
         "ip.isCanonical" => match network::address(text) {
             Some(address) => Ok(Value::Bool(is_canonical(text, address))),
             None => wrong("IP Address string parse error from string"),
         },
         "isCIDR" => Ok(Value::Bool(Cidr::parse(text).is_some())),
-        "cidr" => Cidr::parse(text).map_or_else(|| wrong("network address parse error from string"), |cidr| Ok(Value::Cidr(cidr))),
+        "cidr" => Cidr::parse(text)
+            .map_or_else(|| wrong("network address parse error from string"), |cidr| Ok(Value::Cidr(cidr))),
         "isQuantity" => Ok(Value::Bool(Quantity::parse(text).is_ok())),
         "quantity" => match Quantity::parse(text) {
             Ok(quantity) => Ok(Value::Quantity(quantity)),
             Err(error) => told(error.to_string()),
         },
         "isURL" => Ok(Value::Bool(url::parse(text).is_some())),
-        "url" => url::parse(text).map_or_else(|| wrong("URL parse error from string"), |url| Ok(Value::Url(Rc::new(url)))),
+        "url" => {
+            url::parse(text).map_or_else(|| wrong("URL parse error from string"), |url| Ok(Value::Url(Rc::new(url))))
+        }
         _ => no_overload(),
     }
 }
@@ -245,7 +283,15 @@ fn convert<'a>(name: &str, value: &Value<'a>) -> Result<Value<'a>> {
 /// A format by the name of its function or of itself.
 pub(super) fn format(name: &str) -> Result<Value<'static>> {
     const FORMATS: [&str; 10] = [
-        "dns1123Label", "dns1123Subdomain", "dns1035Label", "qualifiedName", "labelValue", "uri", "uuid", "byte", "date",
+        "dns1123Label",
+        "dns1123Subdomain",
+        "dns1035Label",
+        "qualifiedName",
+        "labelValue",
+        "uri",
+        "uuid",
+        "byte",
+        "date",
         "datetime",
     ];
     match FORMATS.iter().find(|known| **known == name) {
@@ -380,7 +426,8 @@ fn ip_method<'a>(address: IpAddr, name: &str) -> Result<Value<'a>> {
         "isLinkLocalMulticast" => Value::Bool(is_link_local(true)),
         "isLinkLocalUnicast" => Value::Bool(is_link_local(false)),
         "isGlobalUnicast" => {
-            let is_other = address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_link_local(false);
+            let is_other =
+                address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_link_local(false);
             Value::Bool(!is_other)
         }
         _ => return no_overload(),

@@ -19,6 +19,7 @@ use serde_json::Value as Json;
 use self::eval::{Budget, Failure, Scope, eval};
 use self::parse::Expr;
 use self::value::Value;
+use super::check::Counterparts;
 use super::{Additional, List, Schema, Type};
 use crate::validation::{Errors, Path};
 use crate::value::{items, text};
@@ -29,14 +30,32 @@ pub(crate) use compile::check;
 const RULE_COST_MAX: u64 = 1_000_000;
 const OBJECT_COST_MAX: u64 = 10_000_000;
 /// Upstream's words for what keeps rules from being looked at.
-const BLOCKED: &str =
-    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+const BLOCKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 const BLOCKING: [&str; 5] =
     ["FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"];
 /// Words of the language; as names of fields they are spelled `__word__`.
 const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-    "loop", "package", "namespace", "return", "var", "void", "while",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// One rule, compiled.
@@ -133,14 +152,11 @@ impl Walk<'_> {
             }
             Json::Array(list) => {
                 let Some(items) = &schema.items else { return Ok(()) };
+                // Members of a set are what they are: they have no past.
+                let old = old.filter(|_| matches!(schema.list, List::Map(_)));
+                let counterparts = Counterparts::of(&schema.list, old);
                 for (at, item) in list.iter().enumerate() {
-                    let old = match &schema.list {
-                        List::Map(_) => {
-                            old.and_then(Json::as_array).and_then(|others| schema.list.counterpart(others, item))
-                        }
-                        _ => None,
-                    };
-                    self.value(items, item, old, &path.index(at))?;
+                    self.value(items, item, counterparts.get(item), &path.index(at))?;
                 }
             }
             _ => {}
@@ -170,7 +186,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn rule<'a>(&mut self, rule: &'a Rule, schema: &Schema, scope: &mut Scope<'a, 'a>, path: &Path) -> Result<(), Spent> {
+    fn rule<'a>(
+        &mut self,
+        rule: &'a Rule,
+        schema: &Schema,
+        scope: &mut Scope<'a, 'a>,
+        path: &Path,
+    ) -> Result<(), Spent> {
         let mut budget = Budget { rule: RULE_COST_MAX, total: self.left };
         let result = eval(&rule.expr, scope, &mut budget);
         self.left = budget.total;

@@ -20,12 +20,30 @@ pub(super) enum Expr {
     String(Arc<str>),
     Bytes(Arc<[u8]>),
     Ident(String),
-    Select { on: Box<Expr>, field: String, optional: bool },
-    Has { on: Box<Expr>, field: String },
-    Index { on: Box<Expr>, at: Box<Expr>, optional: bool },
-    Call { on: Option<Box<Expr>>, name: String, args: Vec<Expr> },
+    Select {
+        on: Box<Expr>,
+        field: String,
+        optional: bool,
+    },
+    Has {
+        on: Box<Expr>,
+        field: String,
+    },
+    Index {
+        on: Box<Expr>,
+        at: Box<Expr>,
+        optional: bool,
+    },
+    Call {
+        on: Option<Box<Expr>>,
+        name: String,
+        args: Vec<Expr>,
+    },
     /// `matches` with a pattern that is known.
-    Matches { on: Box<Expr>, pattern: Arc<Pattern> },
+    Matches {
+        on: Box<Expr>,
+        pattern: Arc<Pattern>,
+    },
     List(Vec<Expr>),
     Map(Vec<(Expr, Expr)>),
     Not(Box<Expr>),
@@ -35,7 +53,12 @@ pub(super) enum Expr {
     If(Box<[Expr; 3]>),
     Binary(&'static str, Box<Expr>, Box<Expr>),
     /// `list.all(x, body)` and its like: one variable or two, one body or two.
-    Loop { kind: Loop, on: Box<Expr>, names: Vec<String>, bodies: Vec<Expr> },
+    Loop {
+        kind: Loop,
+        on: Box<Expr>,
+        names: Vec<String>,
+        bodies: Vec<Expr>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,10 +22,10 @@ pub(super) fn method<'a>(text: &Rc<str>, name: &str, args: &[Value<'a>], budget:
         ("reverse", []) => Ok(Value::text(text.chars().rev().collect::<String>())),
         ("charAt", [Value::Int(at)]) => match usize::try_from(*at) {
             Ok(at) if at == text.chars().count() => Ok(Value::text("")),
-            Ok(at) => text.chars().nth(at).map_or_else(
-                || told(format!("index out of range: {at}")),
-                |c| Ok(Value::text(c.to_string())),
-            ),
+            Ok(at) => text
+                .chars()
+                .nth(at)
+                .map_or_else(|| told(format!("index out of range: {at}")), |c| Ok(Value::text(c.to_string()))),
             Err(_) => told(format!("index out of range: {at}")),
         },
         ("indexOf" | "lastIndexOf", [Value::String(part)]) => {
@@ -52,7 +52,8 @@ pub(super) fn method<'a>(text: &Rc<str>, name: &str, args: &[Value<'a>], budget:
         ("substring", [Value::Int(from), Value::Int(to)]) => substring(text, *from, Some(*to)),
         ("find", [Value::String(pattern)]) => {
             budget.spend_text(text.len().saturating_mul(pattern.len().div_ceil(4)))?;
-            let found = find(pattern, |regex| regex.find(text).map_or(String::new(), |found| found.as_str().to_owned()))?;
+            let found =
+                find(pattern, |regex| regex.find(text).map_or(String::new(), |found| found.as_str().to_owned()))?;
             Ok(Value::text(found))
         }
         ("findAll", [Value::String(pattern)] | [Value::String(pattern), Value::Int(_)]) => {

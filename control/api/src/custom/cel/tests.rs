@@ -80,7 +80,10 @@ fn what_does_not_hold_is_told_as_upstream_tells_it() {
             json!({"rule": "self.n > 5", "messageExpression": "'n is ' + string(self.n)"}),
             "<nil>: Invalid value: \"object\": n is 3",
         ),
-        (json!({"rule": "false", "reason": "FieldValueForbidden", "message": "no", "fieldPath": ".n"}), "n: Forbidden: no"),
+        (
+            json!({"rule": "false", "reason": "FieldValueForbidden", "message": "no", "fieldPath": ".n"}),
+            "n: Forbidden: no",
+        ),
         (json!({"rule": "false", "reason": "FieldValueRequired", "message": "yes"}), "<nil>: Required value: yes"),
         (
             json!({"rule": "self.map['none'] == ''"}),

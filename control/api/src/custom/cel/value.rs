@@ -191,9 +191,10 @@ impl<'a> Value<'a> {
                 });
                 map.get(name).map(|found| Value::of(found, values))
             }
-            Self::Map(map) => {
-                map.iter().find(|(key, _)| matches!(key, Self::String(key) if **key == *name)).map(|(_, value)| value.clone())
-            }
+            Self::Map(map) => map
+                .iter()
+                .find(|(key, _)| matches!(key, Self::String(key) if **key == *name))
+                .map(|(_, value)| value.clone()),
             Self::Optional(Some(inner)) => inner.field(name),
             _ => None,
         }

@@ -14,7 +14,8 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";
 
 fn post(length: &str) -> Vec<u8> {
-    format!("POST {MAPS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {JSON}\r\n{length}\r\n\r\n").into_bytes()
+    format!("POST {MAPS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {JSON}\r\n{length}\r\n\r\n")
+        .into_bytes()
 }
 
 #[tokio::test]
@@ -44,10 +45,9 @@ async fn the_refusal_of_a_large_body_is_read_by_who_still_sends() {
     let size = 9 << 20;
     let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
     let chunked = [chunk.repeat(9), b"0\r\n\r\n".to_vec()].concat();
-    for (head, body) in [
-        (post(&format!("Content-Length: {size}")), vec![b' '; size]),
-        (post("Transfer-Encoding: chunked"), chunked),
-    ] {
+    for (head, body) in
+        [(post(&format!("Content-Length: {size}")), vec![b' '; size]), (post("Transfer-Encoding: chunked"), chunked)]
+    {
         let mut stream = connect(&server, "http/1.1").await.unwrap();
         stream.write_all(&head).await.unwrap();
         stream.write_all(&body).await.expect("the server takes what it refuses");
@@ -68,6 +68,8 @@ async fn all_bodies_together_have_a_limit() {
     let server = TestServer::with(|config| config.limits = limits).await;
     let mut held = connect(&server, "http/1.1").await.unwrap();
     held.write_all(&[post("Content-Length: 900000"), vec![b' '; 800_000]].concat()).await.unwrap();
+    // Else the others might have been first.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let big = || server.admin.call(Method::POST, MAPS, JSON, vec![b' '; 700_000]);
     let refused = async {
         while big().await.code != 429 {
@@ -116,7 +118,7 @@ async fn aliases_do_not_explode() {
 #[tokio::test]
 async fn depth_has_an_end_in_every_encoding() {
     let server = TestServer::start().await;
-    for depth in [200, 10_000, 1_000_000] {
+    for depth in [200, 10_000, 500_000] {
         let lists = format!("{{\"data\": {}", "[".repeat(depth));
         let maps = "{\"a\":".repeat(depth);
         for text in [&lists, &maps] {
@@ -158,7 +160,7 @@ async fn depth_has_an_end_in_every_encoding() {
 async fn a_patch_cannot_grow_what_it_patches_without_end() {
     let server = TestServer::start().await;
     let namespace = "/api/v1/namespaces/default";
-    let send = |patch: Value| async {
+    let send = async |patch: Value| {
         let started = Instant::now();
         let answer =
             server.admin.call(Method::PATCH, namespace, "application/json-patch+json", patch.to_string()).await;
@@ -195,7 +197,8 @@ async fn what_is_stored_can_always_be_read_again() {
     for (depth, code) in [(100, 201), (118, 400), (125, 400)] {
         let nested = (0..depth).fold(json!("leaf"), |inner, _| json!({"a": inner}));
         let name = format!("n{depth}");
-        let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}, "spec": nested});
+        let thing =
+            json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}, "spec": nested});
         let answer = server.admin.post(path, thing).await;
         assert_eq!(answer.code.as_u16(), code, "{depth}: {}", answer.body);
     }
@@ -210,20 +213,23 @@ async fn wide_objects_take_no_more_time_than_they_are_wide() {
     let many = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(",");
     // A long key above many short ones: their paths together would be hundreds of gigabytes.
     let long = "k".repeat(1_000_000);
-    let body = format!("{{\"metadata\":{{\"name\":\"a\"}},\"{long}\":{{{}}}}}", many(200_000, &|at| format!("\"{at}\":1")));
+    let body =
+        format!("{{\"metadata\":{{\"name\":\"a\"}},\"{long}\":{{{}}}}}", many(200_000, &|at| format!("\"{at}\":1")));
     let (code, _) = answered(&server, MAPS, JSON, body).await;
     assert_eq!(code, 201, "unknown fields are a warning");
     let unknown = format!("{{\"metadata\":{{\"name\":\"b\"}},{}}}", many(100_000, &|at| format!("\"unknown{at}\":1")));
     let (code, _) = answered(&server, MAPS, JSON, unknown).await;
     assert_eq!(code, 201);
-    let repeated = format!("{{\"metadata\":{{\"name\":\"c\"}},\"data\":{{{}}}}}", many(300_000, &|_| "\"a\":\"\"".into()));
+    let repeated =
+        format!("{{\"metadata\":{{\"name\":\"c\"}},\"data\":{{{}}}}}", many(300_000, &|_| "\"a\":\"\"".into()));
     let (code, _) = answered(&server, MAPS, JSON, repeated).await;
     assert_eq!(code, 201);
     let containers = many(20_000, &|at| format!("{{\"name\":\"c{at}\",\"image\":\"i\"}}"));
     let pod = format!("{{\"metadata\":{{\"name\":\"p\"}},\"spec\":{{\"containers\":[{containers}]}}}}");
     let (code, _) = answered(&server, "/api/v1/namespaces/default/pods", JSON, pod).await;
     assert!(matches!(code, 201 | 403 | 413 | 422 | 500), "{code}");
-    let owners = many(20_000, &|at| format!("{{\"apiVersion\":\"v1\",\"kind\":\"K\",\"name\":\"n\",\"uid\":\"{at}\"}}"));
+    let owners =
+        many(20_000, &|at| format!("{{\"apiVersion\":\"v1\",\"kind\":\"K\",\"name\":\"n\",\"uid\":\"{at}\"}}"));
     let map = format!("{{\"metadata\":{{\"name\":\"o\",\"ownerReferences\":[{owners}]}}}}");
     let (code, _) = answered(&server, MAPS, JSON, map).await;
     assert!(matches!(code, 201 | 413 | 422), "{code}");
@@ -236,7 +242,8 @@ async fn text_that_is_none_is_refused() {
         let (code, _) = answered(&server, MAPS, kind, b"{\"metadata\":{\"name\":\"\xff\xfe\"}}".to_vec()).await;
         assert_eq!(code, 400, "{kind}");
     }
-    for body in [&b"k8s\0\xff\xff\xff\xff\xff\xff"[..], b"k8s\0", b"k8s\0\x0a\xff\xff\xff\xff\x0f", b"\0", b"{\"a\":1"] {
+    for body in [&b"k8s\0\xff\xff\xff\xff\xff\xff"[..], b"k8s\0", b"k8s\0\x0a\xff\xff\xff\xff\x0f", b"\0", b"{\"a\":1"]
+    {
         for kind in [JSON, "application/vnd.kubernetes.protobuf"] {
             let (code, _) = answered(&server, MAPS, kind, body.to_vec()).await;
             assert!(matches!(code, 400 | 422), "{kind} {body:?}: {code}");

@@ -47,7 +47,9 @@ async fn floods_of_frames_are_not_taken_without_end() {
     let literal = b"\x00\x01a\x01b".repeat(1000);
     let taken = flood(&server, &frame(HEADERS, 0, 1, &literal), &frame(CONTINUATION, 0, 1, &literal), max).await;
     assert!(taken < max, "CONTINUATION: {taken} bytes");
-    for (name, again) in [("PING", frame(PING, 0, 0, &[7; 8])), ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]))] {
+    for (name, again) in
+        [("PING", frame(PING, 0, 0, &[7; 8])), ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]))]
+    {
         let taken = flood(&server, &[], &again, max).await;
         assert!(taken < max, "{name}: {taken} bytes");
     }

@@ -54,7 +54,13 @@ async fn huge_selectors_are_read_in_time_and_what_does_not_fit_into_a_head_is_re
     let many = vec!["k"; 20_000].join(",");
     server.admin.get(&format!("{MAPS}?labelSelector={many}")).await.expect(200);
     for (what, codes) in [
-        (format!("GET {MAPS}?labelSelector={} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "k,".repeat(100_000)), [414, 431]),
+        (
+            format!(
+                "GET {MAPS}?labelSelector={} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+                "k,".repeat(100_000)
+            ),
+            [414, 431],
+        ),
         (format!("GET {MAPS} HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "x".repeat(1 << 20)), [431, 431]),
         (format!("GET {MAPS} HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-Many: 1\r\n".repeat(5000)), [431, 431]),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), [400, 400]),
@@ -95,7 +101,9 @@ async fn a_path_leads_nowhere_but_where_its_segments_lead() {
     }
     // And nobody gets by such a way what he may not have.
     let nobody = server.bearer(None).await;
-    for path in ["/healthz/../api/v1/secrets", "/healthz/%2e%2e/metrics", "//api/v1/secrets", "/version/../api/v1/nodes"] {
+    for path in
+        ["/healthz/../api/v1/secrets", "/healthz/%2e%2e/metrics", "//api/v1/secrets", "/version/../api/v1/nodes"]
+    {
         let code = nobody.get(path).await.code.as_u16();
         assert!(matches!(code, 401 | 403 | 404), "{path}: {code}");
     }
@@ -133,7 +141,11 @@ async fn no_token_is_good_that_this_cluster_has_not_signed_for_now() {
     ] {
         let answer = server.bearer(Some(&token)).await.get("/api").await;
         let body = answer.expect(401);
-        assert_eq!((&body["reason"], &body["message"]), (&json!("Unauthorized"), &json!("Unauthorized")), "{token:.80}");
+        assert_eq!(
+            (&body["reason"], &body["message"]),
+            (&json!("Unauthorized"), &json!("Unauthorized")),
+            "{token:.80}"
+        );
     }
     for value in ["Bearer", "Basic YTpi", "Bearer  ", "bearer\u{9}x"] {
         let head = format!("GET /api HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: {value}\r\n\r\n");
