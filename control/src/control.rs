@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use control_apiserver::{Config, KubeletClient, ServiceAccountKeys, TlsFiles};
+use control_apiserver::{Config, KubeletClient, Limits, ServiceAccountKeys, TlsFiles};
 use control_store::{Embedded, Options};
 use daemon::sockets::Inherited;
 use tokio::task::JoinSet;
@@ -61,6 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 ca: pki("ca.crt"),
                 port: KUBELET_PORT,
             }),
+            limits: Limits::default(),
         },
         shutdown.clone(),
     );

@@ -47,6 +47,7 @@ impl Server {
             advertise_addresses: vec![address],
             advertise_port: 6443,
             kubelet: None,
+            limits: control_apiserver::Limits::default(),
         };
         let shutdown = CancellationToken::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

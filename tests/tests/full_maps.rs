@@ -154,6 +154,7 @@ fn serve_api(folder: &std::path::Path) -> (DropGuard, PathBuf, PathBuf) {
         advertise_addresses: vec![address],
         advertise_port: 6443,
         kubelet: None,
+        limits: control_apiserver::Limits::default(),
     };
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();

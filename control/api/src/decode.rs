@@ -9,6 +9,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::status::Status;
 
+/// Repeated keys that are told of; nobody reads more.
+const DUPLICATES_MAX: usize = 100;
+
 /// A value and the paths of keys that its text gave more than once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
@@ -39,7 +42,7 @@ pub struct SyntaxError(String);
 pub fn decode_json(body: &[u8]) -> Result<Decoded, Status> {
     let node = parse(body).map_err(|error| Status::bad_request(error.to_string()))?;
     let mut duplicates = Vec::new();
-    node.duplicates("", &mut duplicates);
+    node.duplicates(&mut Vec::new(), &mut duplicates);
     let mut seen = HashSet::new();
     duplicates.retain(|path| seen.insert(path.clone()));
     Ok(Decoded { value: node.into_value(), duplicates })
@@ -86,26 +89,47 @@ impl Node {
         }
     }
 
-    fn duplicates(&self, path: &str, found: &mut Vec<String>) {
+    /// Paths are spelled only where something is found: long keys with many children would cost their product.
+    fn duplicates<'a>(&'a self, path: &mut Vec<Step<'a>>, found: &mut Vec<String>) {
         match self {
             Self::List(items) => {
                 for (at, item) in items.iter().enumerate() {
-                    item.duplicates(&format!("{path}[{at}]"), found);
+                    path.push(Step::Index(at));
+                    item.duplicates(path, found);
+                    path.pop();
                 }
             }
             Self::Object(entries) => {
                 let mut seen = HashSet::with_capacity(entries.len());
                 for (key, value) in entries {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    if !seen.insert(key) {
-                        found.push(path.clone());
+                    path.push(Step::Key(key));
+                    if !seen.insert(key) && found.len() < DUPLICATES_MAX {
+                        found.push(spell(path));
                     }
-                    value.duplicates(&path, found);
+                    value.duplicates(path, found);
+                    path.pop();
                 }
             }
             _ => {}
         }
     }
+}
+
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+fn spell(path: &[Step<'_>]) -> String {
+    let mut text = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) if text.is_empty() => text.push_str(key),
+            Step::Key(key) => text.extend([".", *key]),
+            Step::Index(at) => text.push_str(&format!("[{at}]")),
+        }
+    }
+    text
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -4,6 +4,7 @@ pub mod custom;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
+pub mod duration;
 pub mod limits;
 pub mod managed_fields;
 pub mod meta;

@@ -184,6 +184,12 @@ impl Status {
         status
     }
 
+    /// The server gave up on a request that took too long.
+    #[must_use]
+    pub fn timeout_of(what: &str) -> Self {
+        Self::new(504, "Timeout", format!("Timeout: {what}"))
+    }
+
     /// Adds a cause, keeping what is there.
     #[must_use]
     pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {

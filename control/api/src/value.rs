@@ -42,6 +42,27 @@ pub fn int(value: &Value) -> i64 {
     value.as_i64().unwrap_or(0)
 }
 
+/// Whether values are nested deeper than this. Takes any depth itself.
+#[must_use]
+pub fn is_deeper(value: &Value, max: usize) -> bool {
+    let mut level = vec![value];
+    for _ in 0..max {
+        let mut below = Vec::new();
+        for value in level {
+            match value {
+                Value::Array(list) => below.extend(list),
+                Value::Object(map) => below.extend(map.values()),
+                _ => {}
+            }
+        }
+        if below.is_empty() {
+            return false;
+        }
+        level = below;
+    }
+    level.iter().any(|value| value.is_array() || value.is_object())
+}
+
 /// Whether a field is set at all: null is not.
 #[must_use]
 pub fn is_set(value: &Value) -> bool {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use control_apiserver::{Config, KubeletClient, ServiceAccountKeys, TlsFiles};
+use control_apiserver::{Config, KubeletClient, Limits, ServiceAccountKeys, TlsFiles};
 use control_store::{Embedded, Options};
 
 #[path = "dev/pki.rs"]
@@ -75,5 +75,6 @@ fn config(args: &Args, listener: TcpListener) -> anyhow::Result<Config> {
             ca: file("ca.crt"),
             port: 10250,
         }),
+        limits: Limits::default(),
     })
 }

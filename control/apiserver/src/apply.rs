@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use control_api::decode::decode_json;
 use control_api::managed_fields::{self, Application};
 use control_api::registry::{GroupVersionKind, Resource};
@@ -10,7 +11,6 @@ use control_api::schema::Message;
 use control_api::status::Status;
 use control_api::{meta, strategy};
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::{Map, Value};
 use serde_saphyr::DuplicateKeyPolicy;
 
@@ -26,9 +26,9 @@ use crate::{form, patch};
 /// How often an object that came or went meanwhile is tried again.
 const ATTEMPTS_MAX: usize = 5;
 
-pub(crate) async fn apply(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn apply(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let config = read(context, body).await?;
+    let config = read(context, &body)?;
     for _ in 0..ATTEMPTS_MAX {
         match update(context, resource, &config).await {
             Err(status) if status.code == 404 && context.info.subresource.is_empty() => {}
@@ -51,9 +51,9 @@ pub(crate) async fn apply(context: &Context, resource: &Arc<Resource>, body: Inc
 }
 
 /// The replicas of a workload, applied as a Scale.
-pub(crate) async fn apply_scale(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn apply_scale(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
-    let config = read(context, body).await?;
+    let config = read(context, &body)?;
     let kind = scale_kind();
     let message = body::message(&kind)?;
     let scaled = write::modify_as(context, resource, Ownership::Decided, |current| {
@@ -139,11 +139,10 @@ fn now() -> String {
 }
 
 /// The applied configuration: YAML, which JSON is, too.
-async fn read(context: &Context, body: Incoming) -> Result<Value, Status> {
+fn read(context: &Context, body: &Bytes) -> Result<Value, Status> {
     patch::check_options(context, true)?;
     let validation = FieldValidation::of(context)?;
-    let bytes = body::read(body).await?;
-    let (config, repeated) = parse(&bytes)?;
+    let (config, repeated) = parse(body)?;
     if let Some(error) = repeated {
         match validation {
             FieldValidation::Ignore => {}

@@ -1,6 +1,8 @@
 //! Request bodies: bounded, in any of the encodings, as values of the type that the endpoint takes.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 use control_api::protobuf;
 use control_api::registry::{GroupVersionKind, Resource, api_version};
 use control_api::schema::{self, Message};
@@ -8,26 +10,97 @@ use control_api::status::Status;
 use control_api::strict::{self, Body};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::handler::Context;
+use crate::limits::{DISCARD_TIMEOUT, DISCARDED_BYTES_MAX};
+use crate::state::Server;
 
-/// As upstream: what etcd takes, twice.
-const BODY_BYTES_MAX: usize = 3 << 20;
+/// Room for bodies is given out in pieces of this size.
+const ROOM_BYTES: usize = 4 << 10;
 const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 const CUSTOM_PATCH_TYPES: &[&str] =
     &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
-pub(crate) async fn read(body: Incoming) -> Result<Bytes, Status> {
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Status::too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}")))
-        }
-        Err(error) => Err(Status::bad_request(format!("cannot read the request body: {error}"))),
+/// A whole body, and the room that it takes in memory.
+#[derive(Default)]
+pub(crate) struct Received {
+    pub(crate) bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Room for all bodies at once, in the pieces that [`receive`] takes.
+pub(crate) fn room(bytes: usize) -> usize {
+    bytes.div_ceil(ROOM_BYTES)
+}
+
+/// Takes a body in. The caller holds nothing meanwhile that others wait for.
+///
+/// # Errors
+/// 413 for a body that is too large, 408 for one that does not come, 429 when there is no room for it.
+pub(crate) async fn receive(server: &Server, headers: &HeaderMap, mut body: Incoming) -> Result<Received, Status> {
+    let limits = &server.limits;
+    let max = limits.body_bytes;
+    let too_large = || Status::too_large(format!("Request entity too large: limit is {max}"));
+    if body.size_hint().lower() > max as u64 {
+        discard(headers, body);
+        return Err(too_large());
     }
+    let deadline = Instant::now() + limits.body;
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    let mut bytes = BytesMut::new();
+    loop {
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Err(_) => {
+                let why = format!("Timeout: the body of the request did not arrive within {:?}", limits.body);
+                return Err(Status::new(408, "Timeout", why));
+            }
+            Ok(None) => return Ok(Received { bytes: bytes.freeze(), _room: room }),
+            Ok(Some(Err(error))) => {
+                return Err(Status::bad_request(format!("cannot read the request body: {error}")));
+            }
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(chunk) = frame.into_data() else { continue };
+        if bytes.len() + chunk.len() > max {
+            discard(headers, body);
+            return Err(too_large());
+        }
+        let had = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = self::room(bytes.len() + chunk.len()).saturating_sub(had);
+        let Ok(permit) = Arc::clone(&server.bodies).try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX))
+        else {
+            discard(headers, body);
+            return Err(Status::too_many_requests("too many requests, please try again later", 1));
+        };
+        match &mut room {
+            Some(room) => room.merge(permit),
+            None => room = Some(permit),
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+/// Goes on taking what a refused client sends, for a while: closing a connection with something unread would take back
+/// the answer before the client has read it.
+pub(crate) fn discard(headers: &HeaderMap, mut body: Incoming) {
+    // Who asks before it sends has not sent anything.
+    if body.is_end_stream() || headers.contains_key(http::header::EXPECT) {
+        return;
+    }
+    tokio::spawn(timeout(DISCARD_TIMEOUT, async move {
+        let mut left = DISCARDED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }));
 }
 
 /// The media type without parameters; empty if there is none.
@@ -86,24 +159,18 @@ pub(crate) fn message(kind: &GroupVersionKind) -> Result<&'static Message, Statu
 }
 
 /// Reads a body that must hold an object of this kind.
-pub(crate) async fn object(context: &Context, kind: &GroupVersionKind, body: Incoming) -> Result<Value, Status> {
-    object_as(context, kind, message(kind)?, body).await
+pub(crate) fn object(context: &Context, kind: &GroupVersionKind, body: &Bytes) -> Result<Value, Status> {
+    object_as(context, kind, message(kind)?, body)
 }
 
 /// Reads a body that must hold an object of this resource.
-pub(crate) async fn object_of(context: &Context, resource: &Resource, body: Incoming) -> Result<Value, Status> {
-    object_as(context, &resource.gvk(), message_of(resource)?, body).await
+pub(crate) fn object_of(context: &Context, resource: &Resource, body: &Bytes) -> Result<Value, Status> {
+    object_as(context, &resource.gvk(), message_of(resource)?, body)
 }
 
-async fn object_as(
-    context: &Context,
-    kind: &GroupVersionKind,
-    message: &Message,
-    body: Incoming,
-) -> Result<Value, Status> {
+fn object_as(context: &Context, kind: &GroupVersionKind, message: &Message, body: &Bytes) -> Result<Value, Status> {
     let validation = FieldValidation::of(context)?;
-    let bytes = read(body).await?;
-    let body = decode(context, message, &bytes)?;
+    let body = decode(context, message, body)?;
     match validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => body.strict.iter().for_each(|text| context.warn(text.clone())),
@@ -119,12 +186,11 @@ async fn object_as(
 }
 
 /// The same where the body may be left out: null then.
-pub(crate) async fn optional(context: &Context, kind: &GroupVersionKind, body: Incoming) -> Result<Value, Status> {
-    let bytes = read(body).await?;
+pub(crate) fn optional(context: &Context, kind: &GroupVersionKind, bytes: &Bytes) -> Result<Value, Status> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    decode(context, message(kind)?, &bytes).map(|body| body.value)
+    decode(context, message(kind)?, bytes).map(|body| body.value)
 }
 
 fn decode(context: &Context, message: &Message, bytes: &[u8]) -> Result<Body, Status> {

@@ -58,6 +58,7 @@ pub(crate) fn context(server: &Arc<Server>, verb: &'static str, namespace: &str,
         },
         headers,
         warnings: Mutex::default(),
+        place: Mutex::default(),
     }
 }
 

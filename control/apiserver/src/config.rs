@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use control_store::Store;
 
+use crate::limits::Limits;
+
 /// The configuration of one API server.
 pub struct Config {
     /// Bound sockets; all serve the same API over TLS.
@@ -20,6 +22,7 @@ pub struct Config {
     pub advertise_port: u16,
     /// Needed to read pod logs from nodes.
     pub kubelet: Option<KubeletClient>,
+    pub limits: Limits,
 }
 
 /// PEM files of the serving side.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use control_api::meta;
 use control_api::registry::{GroupVersionKind, Resource};
 use control_api::status::Status;
 use control_api::strategy::{self, Deletion, Propagation};
 use control_store::{Entry, Error, Expect, Op, Range};
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::admission::{self, Operation};
@@ -32,9 +32,9 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
 }
 
-pub(crate) async fn one(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn one(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let options = Options::read(context, body).await?;
+    let options = Options::read(context, &body)?;
     let (object, gone) = delete(context, resource, &context.info.namespace, &context.info.name, &options).await?;
     // Upstream answers with the object where it may live on, and for pods always.
     if !gone || resource.graceful_deletion {
@@ -43,10 +43,10 @@ pub(crate) async fn one(context: &Context, resource: &Arc<Resource>, body: Incom
     Ok(reply::json(StatusCode::OK, &success(resource, &object)))
 }
 
-pub(crate) async fn collection(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn collection(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
     let selection = Selection::parse(resource, &context.info)?;
-    let options = Options::read(context, body).await?;
+    let options = Options::read(context, &body)?;
     let range = Range::prefix(&resource.prefix(&context.info.namespace));
     let page = context.server.store.range(range).await.map_err(store_failure)?;
     let mut deleted = Vec::new();
@@ -73,13 +73,8 @@ fn success(resource: &Resource, object: &Value) -> Value {
 }
 
 impl Options {
-    async fn read(context: &Context, body: Incoming) -> Result<Self, Status> {
-        let is_empty = hyper::body::Body::is_end_stream(&body);
-        let options = if is_empty {
-            Value::Null
-        } else {
-            body::optional(context, &GroupVersionKind::new("", "v1", "DeleteOptions"), body).await?
-        };
+    fn read(context: &Context, body: &Bytes) -> Result<Self, Status> {
+        let options = body::optional(context, &GroupVersionKind::new("", "v1", "DeleteOptions"), body)?;
         Self::of(context, &options)
     }
 

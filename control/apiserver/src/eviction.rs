@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use control_api::meta;
 use control_api::registry::{GroupVersionKind, Resource};
 use control_api::schema::time::seconds;
@@ -9,7 +10,6 @@ use control_api::selector::LabelSelector;
 use control_api::status::Status;
 use control_store::{Error, Op, Range};
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::delete::{self, Options};
@@ -27,9 +27,9 @@ const BLOCKED: &str = "Cannot evict pod as it would violate the pod's disruption
 const CAUSE: &str = "DisruptionBudget";
 
 /// Deletes a pod if its budget allows.
-pub(crate) async fn evict(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn evict(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
-    let eviction = body::object(context, &GroupVersionKind::new("policy", "v1", "Eviction"), body).await?;
+    let eviction = body::object(context, &GroupVersionKind::new("policy", "v1", "Eviction"), &body)?;
     let info = &context.info;
     if meta::name(&eviction) != info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

@@ -23,6 +23,11 @@ pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct Tasks(JoinSet<()>);
 
 impl Tasks {
+    /// Returns when one of them ends, which none does but by a panic: the server would go on with what it knew last.
+    pub(crate) async fn ended(&mut self) {
+        self.0.join_next().await;
+    }
+
     pub(crate) async fn shutdown(mut self) {
         self.0.shutdown().await;
     }

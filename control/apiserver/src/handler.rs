@@ -4,16 +4,21 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+use control_api::names;
 use control_api::registry::{Resource, Verb};
 use control_api::status::Status;
 use futures::FutureExt;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, WARNING};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authn::{self, User};
 use crate::authz::Attributes;
+use crate::body::Received;
+use crate::limits::{WARNING_LENGTH_MAX, WARNINGS_LENGTH_MAX, WARNINGS_MAX};
 use crate::reply::{self, Body, Reply};
 use crate::request::RequestInfo;
 use crate::state::Server;
@@ -22,6 +27,8 @@ use crate::{
 };
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Upstream's own words, and like there no Status: whatever panicked may be what makes one.
+const PANICKED: &str = "This request caused apiserver to panic. Look in the logs for details.\n";
 /// Paths that nobody needs an identity for.
 const PUBLIC_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
@@ -33,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) headers: HeaderMap,
     /// Become `Warning` headers.
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// Held for a long-running request until it ends.
+    pub(crate) place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Context {
@@ -65,7 +74,7 @@ pub(crate) async fn handle(
     let answer = AssertUnwindSafe(answer(&server, certificate, info, request)).catch_unwind().await;
     let mut response = answer.unwrap_or_else(|_| {
         tracing::error!(audit_id, "request handler panicked");
-        reply::failure(&Status::internal("the request handler panicked"))
+        reply::text(StatusCode::INTERNAL_SERVER_ERROR, PANICKED)
     });
     if gzip {
         response = reply::gzip(response).await;
@@ -91,25 +100,61 @@ async fn answer(
     info: RequestInfo,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let context = match identify(server, certificate, info, &request).await {
+    let (parts, body) = request.into_parts();
+    let context = match identify(server, certificate, info, &parts.headers).await {
         Ok(context) => context,
-        Err(status) => return reply::failure(&status),
-    };
-    let _permit = match (context.info.is_long_running(), server.in_flight.try_acquire()) {
-        (true, _) => None,
-        (false, Ok(permit)) => Some(permit),
-        (false, Err(_)) => {
-            let text = "too many requests, please try again later";
-            return reply::failure(&Status::too_many_requests(text, 1));
+        Err(status) => {
+            body::discard(&parts.headers, body);
+            return reply::failure(&status);
         }
     };
+    if context.info.is_long_running() {
+        body::discard(&parts.headers, body);
+        return long_running(&context, Request::from_parts(parts, Bytes::new())).await;
+    }
+    let answered = async {
+        let timeout = context.info.timeout(server.limits.request)?;
+        let deadline = tokio::time::Instant::now() + timeout;
+        let received = if matches!(parts.method, Method::GET | Method::HEAD) {
+            body::discard(&parts.headers, body);
+            Received::default()
+        } else {
+            body::receive(server, &parts.headers, body).await?
+        };
+        // Only now: who is slow to send must not keep others from being served.
+        let _permit = server.in_flight.try_acquire().map_err(|_| too_many())?;
+        let answer = answer_in_full(&context, Request::from_parts(parts, received.bytes.clone()));
+        let too_late = |_| Status::timeout_of("request did not complete within the allotted timeout");
+        tokio::time::timeout_at(deadline, answer).await.map_err(too_late)
+    };
+    answered.await.unwrap_or_else(|status| reply::failure(&status))
+}
+
+/// Watches, logs and streams have a limit of their own, which they count against until they end.
+async fn long_running(context: &Context, request: Request<Bytes>) -> Response<Body> {
+    let Ok(place) = Arc::clone(&context.server.long_running).try_acquire_owned() else {
+        return reply::failure(&too_many());
+    };
+    *context.place.lock() = Some(place);
+    let response = answer_in_full(context, request).await;
+    // A stream between client and kubelet has taken it along.
+    match context.place.lock().take() {
+        Some(place) => reply::holding(response, place),
+        None => response,
+    }
+}
+
+fn too_many() -> Status {
+    Status::too_many_requests("too many requests, please try again later", 1)
+}
+
+async fn answer_in_full(context: &Context, request: Request<Bytes>) -> Response<Body> {
     let method = request.method().clone();
-    let mut response = match route(&context, &method, request).await {
+    let mut response = match route(context, &method, request).await {
         Ok(response) => response,
         Err(status) => reply::failure(&status),
     };
-    for text in context.warnings.lock().drain(..) {
-        let text: String = text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    for text in warnings(&context.warnings.lock()) {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, value);
@@ -118,14 +163,31 @@ async fn answer(
     response
 }
 
+/// What fits into headers: all as they are, or else as many as go, each cut short.
+fn warnings(all: &[String]) -> Vec<String> {
+    let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let fits = all.iter().map(|text| text.chars().count()).sum::<usize>() <= WARNINGS_LENGTH_MAX;
+    let length_max = if fits { usize::MAX } else { WARNING_LENGTH_MAX };
+    let mut left = WARNINGS_LENGTH_MAX;
+    let mut taken = Vec::new();
+    for text in all.iter().take(WARNINGS_MAX) {
+        let text: String = text.chars().take(length_max).map(printable).collect();
+        match left.checked_sub(text.len()) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+        taken.push(text);
+    }
+    taken
+}
+
 /// Authenticates and authorises.
 async fn identify(
     server: &Arc<Server>,
     certificate: Option<Arc<User>>,
     info: RequestInfo,
-    request: &Request<Incoming>,
+    headers: &HeaderMap,
 ) -> Result<Context, Status> {
-    let headers = request.headers();
     let mut user = authn::authenticate(server, certificate, headers).await?;
     if let Some(other) = authn::impersonate::impersonated(server, &user, headers).await? {
         user = Arc::new(other);
@@ -137,14 +199,21 @@ async fn identify(
     if !is_public {
         server.authorizer.require(&user, &Attributes::of(&info)).await?;
     }
-    Ok(Context { server: Arc::clone(server), user, info, headers: headers.clone(), warnings: Mutex::default() })
+    Ok(Context {
+        server: Arc::clone(server),
+        user,
+        info,
+        headers: headers.clone(),
+        warnings: Mutex::default(),
+        place: Mutex::default(),
+    })
 }
 
 fn is_at_or_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-async fn route(context: &Context, method: &Method, request: Request<Incoming>) -> Reply {
+async fn route(context: &Context, method: &Method, request: Request<Bytes>) -> Reply {
     let info = &context.info;
     if !info.is_resource {
         return other_path(context, method);
@@ -188,6 +257,13 @@ async fn route(context: &Context, method: &Method, request: Request<Incoming>) -
 
 /// Whether the path has a namespace and a name where the resource and the verb need them.
 fn check_scope(resource: &Resource, info: &RequestInfo) -> Result<(), Status> {
+    for (what, segment) in [("Name", &info.name), ("Namespace", &info.namespace)] {
+        let complaints = names::path_segment(segment, false);
+        if !complaints.is_empty() {
+            let complaints = complaints.join(";");
+            return Err(Status::bad_request(format!("{what} parameter invalid: {segment:?}: {complaints}")));
+        }
+    }
     let is_namespaces = resource.group.is_empty() && resource.plural == "namespaces";
     if !resource.namespaced && !info.namespace.is_empty() && !is_namespaces {
         return Err(Status::no_such_path());
@@ -202,7 +278,7 @@ fn check_scope(resource: &Resource, info: &RequestInfo) -> Result<(), Status> {
     Ok(())
 }
 
-async fn subresource_request(context: &Context, resource: &Arc<Resource>, request: Request<Incoming>) -> Reply {
+async fn subresource_request(context: &Context, resource: &Arc<Resource>, request: Request<Bytes>) -> Reply {
     let info = &context.info;
     let missing = || match &resource.custom {
         Some(_) => Status::not_found(&resource.group, &resource.plural, &info.name),
@@ -240,4 +316,20 @@ fn other_path(context: &Context, method: &Method) -> Reply {
         return answer;
     }
     discovery::answer(context, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WARNINGS_LENGTH_MAX, warnings};
+
+    #[test]
+    fn warnings_fit_into_headers() {
+        let few = ["a".repeat(1000), "unknown field \"spec.\u{fc}\"".to_owned()];
+        assert_eq!(warnings(&few), [few[0].clone(), "unknown field \"spec.?\"".to_owned()]);
+        let many = vec!["x".repeat(1000); 1000];
+        let taken = warnings(&many);
+        assert_eq!(taken.len(), 16);
+        assert!(taken.iter().all(|text| text.len() == 256));
+        assert!(taken.iter().map(String::len).sum::<usize>() <= WARNINGS_LENGTH_MAX);
+    }
 }

@@ -4,7 +4,11 @@
 //! store's revision is spliced in after the second brace on the way out.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use control_api::status::Status;
+use control_api::value;
 use serde_json::{Map, Value};
+
+use crate::limits::DEPTH_MAX;
 
 /// Room for `"resourceVersion":"18446744073709551615",`.
 const SPLICE_BYTES: usize = 48;
@@ -45,6 +49,18 @@ pub(crate) fn encode(object: &Value) -> Bytes {
 fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     // JSON values and strings serialise, and a vector takes every write.
     let _ = serde_json::to_writer(out, value);
+}
+
+/// Whether a reader of JSON will take the object in again. Bookkeeping of fields nests deeper than what it is about, so
+/// that not every object that could be read can be stored.
+///
+/// # Errors
+/// 400 if it is nested too deep.
+pub(crate) fn check_depth(object: &Value) -> Result<(), Status> {
+    match value::is_deeper(object, DEPTH_MAX) {
+        false => Ok(()),
+        true => Err(Status::bad_request("exceeded max depth")),
+    }
 }
 
 /// Parses a stored object and gives it its `resourceVersion`.

@@ -1,10 +1,10 @@
 //! Patch bodies: which kind of patch, and what it makes of an object. Server-side apply is in [`crate::apply`].
 
+use bytes::Bytes;
 use control_api::decode::decode_json;
 use control_api::patch;
 use control_api::schema::Message;
 use control_api::status::{Cause, Status};
-use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::body::{self, FieldValidation};
@@ -62,7 +62,7 @@ pub(crate) fn check_options(context: &Context, is_apply: bool) -> Result<(), Sta
 }
 
 impl Patch {
-    pub(crate) async fn read(context: &Context, body: Incoming) -> Result<Self, Status> {
+    pub(crate) fn read(context: &Context, body: &Bytes) -> Result<Self, Status> {
         let kind = match body::media_type(&context.headers) {
             "application/json-patch+json" => Kind::Json,
             "application/merge-patch+json" => Kind::Merge,
@@ -71,8 +71,7 @@ impl Patch {
         };
         check_options(context, false)?;
         let validation = FieldValidation::of(context)?;
-        let bytes = body::read(body).await?;
-        let decoded = decode_json(&bytes)?;
+        let decoded = decode_json(&body)?;
         let duplicates = decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         Ok(Self { kind, document: decoded.value, duplicates, validation })
     }

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use control_api::status::Status;
@@ -12,7 +14,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VAR
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame, SizeHint};
 use serde_json::Value;
 
 use crate::negotiate::{Encoding, Form, Wanted};
@@ -29,6 +31,36 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 
 pub(crate) fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}
+
+/// A body that something is held for until it is out.
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+pub(crate) fn holding(response: Response<Body>, held: impl Send + Unpin + 'static) -> Response<Body> {
+    response.map(|body| Holding { body, _held: held }.boxed_unsync())
+}
+
+impl<T: Unpin> hyper::body::Body for Holding<T> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 pub(crate) fn with_type(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
@@ -74,7 +106,7 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
 
 /// Compresses a body of known, considerable length off the event loop.
 pub(crate) async fn gzip(response: Response<Body>) -> Response<Body> {
-    let known = hyper::body::Body::size_hint(response.body()).exact();
+    let known = response.body().size_hint().exact();
     let is_large = known.is_none_or(|bytes| bytes >= GZIP_MIN_BYTES as u64);
     if !is_large || response.headers().contains_key(CONTENT_ENCODING) {
         return response;

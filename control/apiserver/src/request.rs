@@ -1,7 +1,9 @@
 //! What a request asks for, read from its method, path and query alone.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use control_api::duration;
 use control_api::status::Status;
 use http::Method;
 
@@ -125,6 +127,19 @@ impl RequestInfo {
     /// Requests that may stay open for long do not count against the limit of requests in flight.
     pub(crate) fn is_long_running(&self) -> bool {
         self.verb == "watch" || (self.is_resource && LONG_RUNNING.contains(&self.subresource.as_str()))
+    }
+
+    /// How long the client waits for the answer; no longer than `max`.
+    pub(crate) fn timeout(&self, max: Duration) -> Result<Duration, Status> {
+        let Some(text) = self.query.get("timeout") else { return Ok(max) };
+        let wrong = || {
+            Status::bad_request(format!(
+                "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+            ))
+        };
+        let nanoseconds = duration::parse(text).ok_or_else(wrong)?;
+        let asked = Duration::from_nanos(u64::try_from(nanoseconds).map_err(|_| wrong())?);
+        Ok(if asked.is_zero() { max } else { asked.min(max) })
     }
 
     /// Whether all writes of this request are only tried.

@@ -1,10 +1,10 @@
 //! Reviews: questions about identities and permissions, answered from the request and never stored.
 
+use bytes::Bytes;
 use control_api::rbac::Rule;
 use control_api::registry::Resource;
 use control_api::status::Status;
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::authn::User;
@@ -14,12 +14,12 @@ use crate::handler::Context;
 use crate::negotiate::{self, Offer};
 use crate::reply::{self, Reply};
 
-pub(crate) async fn answer(context: &Context, resource: &Resource, body: Incoming) -> Reply {
+pub(crate) async fn answer(context: &Context, resource: &Resource, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
     if context.info.verb != "create" || !context.info.subresource.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    let mut review = body::object(context, &resource.gvk(), body).await?;
+    let mut review = body::object(context, &resource.gvk(), &body)?;
     review["status"] = match resource.kind.as_str() {
         "SelfSubjectReview" => json!({"userInfo": context.user.to_json()}),
         "TokenReview" => token(context, &review["spec"]).await,

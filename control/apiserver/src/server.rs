@@ -1,11 +1,12 @@
 //! Sockets: accepting, TLS, limits per connection, and an orderly end.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -16,15 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::connection::{Activity, Addresses, Unstalled};
+use crate::limits::Limits;
 use crate::state::Server;
-use crate::{authn, bootstrap, handler, tls};
+use crate::{authn, bootstrap, handler, reply, tls};
 
-const CONNECTIONS_MAX: usize = 4096;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-const HTTP2_STREAMS_MAX: u32 = 250;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
-const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// How long running requests may take to end after the token is cancelled.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed accept (no descriptors left), so that it does not spin.
@@ -38,12 +36,13 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let tls = TlsAcceptor::from(Arc::new(tls::server(&config.tls)?));
     let listeners = listeners(&config)?;
     let server = Server::new(&config, shutdown.clone())?;
-    let tasks = bootstrap::start(&server).await.context("cannot prepare the cluster's first objects")?;
+    let mut tasks = bootstrap::start(&server).await.context("cannot prepare the cluster's first objects")?;
     let connections = TaskTracker::new();
     let acceptor = Arc::new(Acceptor {
         server: Arc::clone(&server),
         tls,
-        permits: Semaphore::new(CONNECTIONS_MAX),
+        permits: Semaphore::new(config.limits.connections),
+        addresses: Arc::default(),
         connections: connections.clone(),
         shutdown: shutdown.clone(),
     });
@@ -54,6 +53,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = server.store.failed() => Err(anyhow::Error::new(error)),
+        () = tasks.ended() => Err(anyhow::anyhow!("a background task of the API server panicked")),
     };
     // A failed store ends everything that a cancelled token would.
     shutdown.cancel();
@@ -82,6 +82,7 @@ struct Acceptor {
     server: Arc<Server>,
     tls: TlsAcceptor,
     permits: Semaphore,
+    addresses: Arc<Addresses>,
     connections: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -94,7 +95,9 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => drop(self.connections.spawn(Arc::clone(&self).connection(stream))),
+                Ok((stream, peer)) => {
+                    drop(self.connections.spawn(Arc::clone(&self).connection(stream, peer.ip())));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -103,33 +106,38 @@ impl Acceptor {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: IpAddr) {
+        let limits = &self.server.limits;
+        let Some(_place) = self.addresses.take(address, limits.connections_per_address) else {
+            return tracing::debug!(%address, max = limits.connections_per_address, "too many connections of one address");
+        };
         let Ok(_permit) = self.permits.try_acquire() else {
-            tracing::warn!(max = CONNECTIONS_MAX, "too many connections");
-            return;
+            return tracing::debug!(%address, max = limits.connections, "too many connections");
         };
         // Requests are small and waited for.
         let _ = stream.set_nodelay(true);
-        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await {
+        let stream = match tokio::time::timeout(limits.handshake, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake timed out"),
         };
-        let certificates = stream.get_ref().1.peer_certificates();
-        let user = certificates.and_then(|chain| chain.first()).and_then(|leaf| authn::certificate::user(leaf));
-        let user = user.map(Arc::new);
+        let session = stream.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let leaf = session.peer_certificates().and_then(|chain| chain.first());
+        let user = leaf.and_then(|leaf| authn::certificate::user(leaf)).map(Arc::new);
+        let activity = Activity::new();
+        let stream = Unstalled::new(stream, Arc::clone(&activity), limits.stall);
         let service = service_fn(|request| {
-            let (server, user) = (Arc::clone(&self.server), user.clone());
-            async move { Ok::<_, Infallible>(handler::handle(server, user, request).await) }
+            let (server, user, asked) = (Arc::clone(&self.server), user.clone(), activity.begin());
+            async move {
+                let response = handler::handle(server, user, request).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    asked.upgrade();
+                }
+                Ok::<_, Infallible>(reply::holding(response, asked))
+            }
         });
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS_MAX)
-            .max_header_list_size(HEADERS_BYTES_MAX)
-            .keep_alive_interval(HTTP2_PING_INTERVAL);
+        let builder = builder(limits, is_http2);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
@@ -138,9 +146,27 @@ impl Acceptor {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = activity.idle(limits.idle) => {
+                connection.as_mut().graceful_shutdown();
+                let farewell = tokio::time::timeout(DRAIN_TIMEOUT, connection);
+                farewell.await.unwrap_or(Ok(()))
+            }
         };
         if let Err(error) = result {
             tracing::debug!(%error, "connection ended");
         }
     }
+}
+
+/// The protocol is what the handshake agreed on: looking for it in what a client sends would wait without a limit.
+fn builder(limits: &Limits, is_http2: bool) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(limits.head_bytes as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.head_bytes)
+        .keep_alive_interval(HTTP2_PING_INTERVAL);
+    if is_http2 { builder.http2_only() } else { builder.http1_only() }
 }

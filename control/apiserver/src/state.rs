@@ -18,12 +18,10 @@ use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::definitions::Progress;
 use crate::kubelet::Kubelet;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::object;
 use crate::openapi::OpenApi;
-
-/// Requests that may be worked on at once, long-running ones aside; as upstream's two limits together.
-const REQUESTS_IN_FLIGHT_MAX: usize = 600;
+use crate::{body, object};
 
 pub(crate) struct Server {
     pub(crate) store: Arc<dyn Store>,
@@ -38,7 +36,11 @@ pub(crate) struct Server {
     pub(crate) kubelet: Option<Kubelet>,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Limits,
     pub(crate) in_flight: Semaphore,
+    pub(crate) long_running: Arc<Semaphore>,
+    /// Room for request bodies.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) advertised: Advertised,
     /// Cancelled when the server should end; long-running requests end then.
     pub(crate) shutdown: CancellationToken,
@@ -64,7 +66,10 @@ impl Server {
             kubelet: config.kubelet.as_ref().map(Kubelet::new).transpose()?,
             openapi: OpenApi::default(),
             metrics: Metrics::new()?,
-            in_flight: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
+            in_flight: Semaphore::new(config.limits.in_flight),
+            long_running: Arc::new(Semaphore::new(config.limits.long_running)),
+            bodies: Arc::new(Semaphore::new(body::room(config.limits.bodies_bytes))),
+            limits: config.limits.clone(),
             advertised: Advertised { addresses: config.advertise_addresses.clone(), port: config.advertise_port },
             registry: ArcSwap::from_pointee(registry),
             registry_changes: watch::Sender::new(()),

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use control_api::registry::Resource;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Attributes;
@@ -20,8 +22,11 @@ use crate::reply::{self, Reply};
 pub(crate) const SUBRESOURCES: [&str; 3] = ["attach", "exec", "portforward"];
 /// After the kubelet's last word, for the client to hang up.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
+/// For both ends to have changed protocols.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+const COPY_BYTES: usize = 16 << 10;
 
-pub(crate) async fn connect(context: &Context, resource: &Resource, mut request: Request<Incoming>) -> Reply {
+pub(crate) async fn connect(context: &Context, resource: &Resource, mut request: Request<Bytes>) -> Reply {
     let (server, info) = (&context.server, &context.info);
     // A WebSocket begins with GET, but is no less than what POST does.
     server.authorizer.require(&context.user, &Attributes { verb: "create", ..Attributes::of(info) }).await?;
@@ -40,7 +45,12 @@ pub(crate) async fn connect(context: &Context, resource: &Resource, mut request:
         return Ok(reply::text(text.0, text.1));
     }
     let (client, kubelet) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
-    tokio::spawn(carry(client, kubelet, server.shutdown.clone()));
+    let place = context.place.lock().take();
+    let (shutdown, idle) = (server.shutdown.clone(), server.limits.stream_idle);
+    tokio::spawn(async move {
+        carry(client, kubelet, shutdown, idle).await;
+        drop(place);
+    });
     let (parts, _) = answer.into_parts();
     Ok(Response::from_parts(parts, reply::full("")))
 }
@@ -62,33 +72,37 @@ fn kubelet_query(query: &str) -> String {
     out.finish()
 }
 
-async fn carry(client: OnUpgrade, kubelet: OnUpgrade, shutdown: CancellationToken) {
-    let upgraded = tokio::try_join!(client, kubelet);
+async fn carry(client: OnUpgrade, kubelet: OnUpgrade, shutdown: CancellationToken, idle: Duration) {
+    let upgraded = async { tokio::try_join!(client, kubelet) };
+    let Ok(upgraded) = tokio::time::timeout(UPGRADE_TIMEOUT, upgraded).await else {
+        return tracing::debug!("stream has not begun in time");
+    };
     let (client, kubelet) = match upgraded {
         Ok((client, kubelet)) => (TokioIo::new(client), TokioIo::new(kubelet)),
         Err(error) => return tracing::debug!(%error, "stream has not begun"),
     };
     tokio::select! {
-        () = converse(client, kubelet) => {}
+        () = converse(client, kubelet, idle) => {}
         () = shutdown.cancelled() => {}
     }
 }
 
-/// Carries bytes until the kubelet has nothing more to say.
-async fn converse<C, K>(client: C, kubelet: K)
+/// Carries bytes until the kubelet has nothing more to say, or for too long nobody had.
+async fn converse<C, K>(client: C, kubelet: K, idle: Duration)
 where
     C: AsyncRead + AsyncWrite,
     K: AsyncRead + AsyncWrite,
 {
     let (mut client_reader, mut client_writer) = tokio::io::split(client);
     let (mut kubelet_reader, mut kubelet_writer) = tokio::io::split(kubelet);
+    let heard = Mutex::new(Instant::now());
     let up = async {
         // An error is an end, too.
-        let _ = tokio::io::copy(&mut client_reader, &mut kubelet_writer).await;
+        let _ = copy(&mut client_reader, &mut kubelet_writer, &heard).await;
         let _ = kubelet_writer.shutdown().await;
     };
     let down = async {
-        let _ = tokio::io::copy(&mut kubelet_reader, &mut client_writer).await;
+        let _ = copy(&mut kubelet_reader, &mut client_writer, &heard).await;
         let _ = client_writer.shutdown().await;
     };
     tokio::pin!(up);
@@ -98,14 +112,46 @@ where
             // Closing with something unread would take back what the client has yet to read.
             let _ = tokio::time::timeout(GOODBYE_MAX, up).await;
         }
-        () = &mut up => down.await,
+        () = &mut up => {
+            tokio::select! {
+                () = &mut down => {}
+                () = silence(&heard, idle) => tracing::debug!("idle stream ended"),
+            }
+        }
+        () = silence(&heard, idle) => tracing::debug!("idle stream ended"),
+    }
+}
+
+async fn copy<R, W>(reader: &mut R, writer: &mut W, heard: &Mutex<Instant>) -> std::io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let read = reader.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        *heard.lock() = Instant::now();
+        writer.write_all(&buffer[..read]).await?;
+        writer.flush().await?;
+    }
+}
+
+/// Returns once nothing has been heard for this long.
+async fn silence(heard: &Mutex<Instant>, idle: Duration) {
+    loop {
+        let end = *heard.lock() + idle;
+        if Instant::now() >= end {
+            return;
+        }
+        tokio::time::sleep_until(end).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-
     use super::*;
 
     #[test]
@@ -120,7 +166,7 @@ mod tests {
     async fn both_directions_end_each_on_its_own() {
         let (mut client, ours) = tokio::io::duplex(64);
         let (theirs, mut kubelet) = tokio::io::duplex(64);
-        let carried = tokio::spawn(converse(ours, theirs));
+        let carried = tokio::spawn(converse(ours, theirs, Duration::from_secs(60)));
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut text = String::new();
@@ -131,6 +177,23 @@ mod tests {
         text.clear();
         client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "answer");
+        carried.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_on_which_nobody_speaks_ends() {
+        let (mut client, ours) = tokio::io::duplex(64);
+        let (theirs, mut kubelet) = tokio::io::duplex(64);
+        let carried = tokio::spawn(converse(ours, theirs, Duration::from_secs(100)));
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(80)).await;
+            client.write_all(b"x").await.unwrap();
+            kubelet.read_exact(&mut [0]).await.unwrap();
+        }
+        assert!(!carried.is_finished());
+        let before = Instant::now();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        assert!(before.elapsed() >= Duration::from_secs(99));
         carried.await.unwrap();
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use control_api::registry::{GroupVersionKind, Resource};
 use control_api::status::{Cause, Status};
 use control_api::{defaults, meta, strategy, validation};
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::admission::{self, Operation};
@@ -30,19 +30,19 @@ pub(crate) async fn scale_get(context: &Context, resource: &Arc<Resource>) -> Re
     reply::value(StatusCode::OK, &strategy::scale_of(resource, &object)?, wanted)
 }
 
-pub(crate) async fn scale_update(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn scale_update(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
-    let scale = body::object(context, &scale_kind(), body).await?;
+    let scale = body::object(context, &scale_kind(), &body)?;
     let scaled = write::modify(context, resource, |current| with_scale(resource, current, &scale)).await?;
     reply::value(StatusCode::OK, &strategy::scale_of(resource, &scaled)?, wanted)
 }
 
-pub(crate) async fn scale_patch(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn scale_patch(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     if patch::is_apply(context) {
         return apply::apply_scale(context, resource, body).await;
     }
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
-    let patch = Patch::read(context, body).await?;
+    let patch = Patch::read(context, &body)?;
     let message = body::message(&scale_kind())?;
     let scaled = write::modify(context, resource, |current| {
         let scale = patch.apply(context, message, &strategy::scale_of(resource, current)?)?;
@@ -67,9 +67,9 @@ fn refuse(kind: &GroupVersionKind, name: &str, causes: Vec<Cause>) -> Result<(),
 }
 
 /// Assigns a pod to a node.
-pub(crate) async fn bind(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn bind(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
-    let binding = body::object(context, &GroupVersionKind::new("", "v1", "Binding"), body).await?;
+    let binding = body::object(context, &GroupVersionKind::new("", "v1", "Binding"), &body)?;
     let uid = meta::uid(&binding);
     write::modify(context, resource, |pod| {
         if !uid.is_empty() && uid != meta::uid(pod) {
@@ -88,11 +88,11 @@ pub(crate) async fn bind(context: &Context, resource: &Arc<Resource>, body: Inco
 }
 
 /// Issues a service-account token.
-pub(crate) async fn token(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn token(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::Objects)?;
     let info = &context.info;
     let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
-    let mut request = body::object(context, &kind, body).await?;
+    let mut request = body::object(context, &kind, &body)?;
     defaults::token_request(&mut request);
     let found = context.server.read(resource, &info.namespace, &info.name).await?;
     let (_, account) = found.ok_or_else(|| Status::not_found("", "serviceaccounts", &info.name))?;

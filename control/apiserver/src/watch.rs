@@ -53,6 +53,8 @@ pub(crate) async fn watch(context: &Context, resource: &Arc<Resource>) -> Reply 
     let gauge = context.server.metrics.watches.with_label_values(&["watch", &resource.group, &resource.plural]);
     gauge.inc();
     let timeout = options.timeout.unwrap_or_else(|| TIMEOUT_MIN + TIMEOUT_MIN.mul_f64(rand::rng().random()));
+    // Whatever a client asks for must be a time that there is.
+    let timeout = timeout.min(context.server.limits.watch);
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use control_api::registry::Resource;
 use control_api::status::{Cause, Status};
 use control_api::{custom, defaults, managed_fields, meta, names, strategy, validation};
 use control_store::{Entry, Error, Expect, Op};
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::admission::{self, Operation};
@@ -26,17 +26,17 @@ const GENERATED_NAMES_MAX: usize = 8;
 /// Events are kept for an hour, as upstream does.
 const EVENT_SECONDS: u64 = 3600;
 
-pub(crate) async fn create(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn create(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let object = body::object_of(context, resource, body).await?;
+    let object = body::object_of(context, resource, &body)?;
     let created = create_object(context, resource, object).await?;
     published(context, resource, &created).await;
     form::one(context, resource, created, wanted, StatusCode::CREATED)
 }
 
-pub(crate) async fn update(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn update(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let object = body::object_of(context, resource, body).await?;
+    let object = body::object_of(context, resource, &body)?;
     let (updated, code) = update_object(context, resource, object).await?;
     published(context, resource, &updated).await;
     form::one(context, resource, updated, wanted, code)
@@ -51,12 +51,12 @@ pub(crate) enum Ownership {
     Decided,
 }
 
-pub(crate) async fn patch(context: &Context, resource: &Arc<Resource>, body: Incoming) -> Reply {
+pub(crate) async fn patch(context: &Context, resource: &Arc<Resource>, body: Bytes) -> Reply {
     if patch::is_apply(context) {
         return apply::apply(context, resource, body).await;
     }
     let wanted = negotiate::accept(&context.headers, Offer::ObjectsTablesMetadata)?;
-    let patch = Patch::read(context, body).await?;
+    let patch = Patch::read(context, &body)?;
     let message = body::message_of(resource)?;
     let patched = modify(context, resource, |current| patch.apply(context, message, current)).await?;
     published(context, resource, &patched).await;
@@ -139,6 +139,7 @@ async fn create_once(
     if ownership == Ownership::Tracked {
         track(context, resource, None, &mut object)?;
     }
+    object::check_depth(&object)?;
     let name = meta::name(&object);
     let key = resource.key(meta::namespace(&object), name);
     if info.dry_run()? {
@@ -269,6 +270,7 @@ async fn write_over(
     if ownership == Ownership::Tracked {
         track(context, resource, Some(current), &mut wanted)?;
     }
+    object::check_depth(&wanted)?;
     // A custom resource that is stored in another version is written anew even if nothing else changes.
     let is_stored_so = resource.custom.is_none() || entry.value == stored(resource, current);
     if is_stored_so && managed_fields::same_but_for_times(current, &wanted) {

@@ -2,10 +2,12 @@
 //!
 //! Alternatives (`anyOf`, `oneOf`) report the one that came closest: the one with the most checks passed.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Number, Value};
 
 use super::number::{print, whole};
-use super::{Additional, Rules, Schema, Type, format};
+use super::{Additional, List, Rules, Schema, Type, format};
 use crate::validation::{Errors, Path};
 
 /// Complains about every value that breaks a rule. `base` is where the value stands in its object; what is as it was in
@@ -298,8 +300,9 @@ fn numbers(schema: &Schema, rules: &Rules, path: &str, number: &Number) -> Outco
 fn items(schema: &Schema, rules: &Rules, path: &str, list: &[Value], old: Option<&Value>) -> Outcome {
     let mut outcome = Outcome { passed: 1, ..Outcome::default() };
     if let Some(items) = &schema.items {
+        let counterparts = Counterparts::of(&schema.list, old);
         for (at, item) in list.iter().enumerate() {
-            let before = old.and_then(Value::as_array).and_then(|old| schema.list.counterpart(old, item));
+            let before = counterparts.get(item);
             outcome.merge(validate(items, &format!("{path}[{at}]"), item, before));
         }
     }
@@ -345,13 +348,34 @@ fn properties(schema: &Schema, rules: &Rules, path: &str, object: &Map<String, V
     outcome
 }
 
-impl super::List {
-    /// The item of another list that is the same one: by its keys, or by its value.
-    fn counterpart<'a>(&self, others: &'a [Value], item: &Value) -> Option<&'a Value> {
-        others.iter().find(|other| match self {
-            Self::Map(keys) => keys.iter().all(|key| other.get(key) == item.get(key)),
-            Self::Set => *other == item,
-            Self::Atomic => false,
-        })
+/// The items of an old list, by what tells them apart: looking for each in the whole list would take its square.
+pub(super) struct Counterparts<'a> {
+    list: &'a List,
+    by_key: HashMap<String, &'a Value>,
+}
+
+impl<'a> Counterparts<'a> {
+    pub(super) fn of(list: &'a List, old: Option<&'a Value>) -> Self {
+        let items = old.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let keyed = items.iter().rev().filter_map(|item| Some((key(list, item)?, item)));
+        Self { list, by_key: keyed.collect() }
+    }
+
+    /// The item that is the same one: by its keys, or by its value.
+    pub(super) fn get(&self, item: &Value) -> Option<&'a Value> {
+        if self.by_key.is_empty() {
+            return None;
+        }
+        self.by_key.get(&key(self.list, item)?).copied()
+    }
+}
+
+fn key(list: &List, item: &Value) -> Option<String> {
+    match list {
+        List::Map(keys) => {
+            Some(keys.iter().map(|key| item.get(key).map_or_else(String::new, Value::to_string) + "\0").collect())
+        }
+        List::Set => Some(item.to_string()),
+        List::Atomic => None,
     }
 }

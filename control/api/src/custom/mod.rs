@@ -3,8 +3,10 @@
 //! [`Definition`] reads a CustomResourceDefinition; [`Kind`] is what one of its versions adds to a
 //! [`Resource`](crate::registry::Resource): a structural [`Schema`] that decodes, prunes, defaults and validates objects,
 //! the [`Message`] by which patches, field tracking and apply see them, columns, selectable fields and the scale
-//! subresource. Rules written in CEL (`x-kubernetes-validations`) are kept and published but not evaluated.
+//! subresource. Rules written in CEL
+//! (`x-kubernetes-validations`) are in [`cel`].
 
+mod cel;
 mod check;
 mod columns;
 mod convert;
@@ -28,11 +30,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use cel::Rule;
 pub use columns::Columns;
 pub use definition::{Definition, FINALIZER, GROUP, Names, PLURAL, is_definition};
 pub use schema::{Additional, List, Rules, Schema, Type};
 pub use settle::{Settled, Taken, condition, is_true, set_condition};
 
+pub(crate) use cel::check as check_rule;
 pub(crate) use check::check;
 pub(crate) use embedded::check as check_embedded;
 pub(crate) use path::JsonPath;
@@ -79,6 +83,7 @@ impl Kind {
         self.validate_scale(object, errors);
         check_embedded(&self.schema, object, "", errors);
         self.validate_lists(old, object, errors);
+        cel::validate(&self.schema, object, old, errors);
     }
 
     /// The same where only the status was written.
@@ -90,6 +95,7 @@ impl Kind {
             scale.validate_status(object, errors);
         }
         self.validate_lists(Some(old), object, errors);
+        cel::validate(&self.schema, object, Some(old), errors);
     }
 
     fn validate_scale(&self, object: &Value, errors: &mut Errors) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::format;
-use super::{Additional, List, Pattern, Rules, Schema, Type};
+use super::{Additional, List, Pattern, Rule, Rules, Schema, Type};
 use crate::value::{entries, items, text};
 
 /// The patterns of a definition, each kept once.
@@ -31,7 +31,7 @@ impl Schema {
         let kind = Type::parse(text(&json["type"]));
         let flag = |name: &str| json[name] == true;
         let nested = |json: &Value, patterns: &mut Patterns| Box::new(Self::parse_with(json, patterns));
-        Self {
+        let mut schema = Self {
             kind,
             int_or_string: flag("x-kubernetes-int-or-string"),
             nullable: flag("nullable"),
@@ -55,7 +55,16 @@ impl Schema {
             },
             atomic: json["x-kubernetes-map-type"] == "atomic",
             rules: Rules::parse(json, kind, patterns).map(Box::new),
-        }
+            cel: Rule::parse_all(json),
+            has_cel: false,
+        };
+        let additional = match &schema.additional {
+            Some(Additional::Of(values)) => Some(&**values),
+            _ => None,
+        };
+        let mut below = schema.properties.values().chain(schema.items.as_deref()).chain(additional);
+        schema.has_cel = !schema.cel.is_empty() || below.any(|schema| schema.has_cel);
+        schema
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Pattern;
+use super::{Pattern, Rule};
 
 /// What one value looks like. Parsed from a `JSONSchemaProps`; see [`Schema::parse`].
 #[derive(Debug, Default)]
@@ -25,6 +25,9 @@ pub struct Schema {
     /// A map that changes as a whole.
     pub atomic: bool,
     pub rules: Option<Box<Rules>>,
+    pub cel: Vec<Rule>,
+    /// Whether there are such rules here or anywhere below.
+    pub has_cel: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,6 +60,11 @@ impl Errors {
         self.causes.len()
     }
 
+    /// Whether there is a cause of one of these reasons.
+    pub(crate) fn has_reason(&self, reasons: &[&str]) -> bool {
+        self.causes.iter().any(|cause| reasons.contains(&cause.reason.as_str()))
+    }
+
     pub(crate) fn extend(&mut self, other: Self) {
         self.causes.extend(other.causes);
     }

@@ -5,6 +5,8 @@
 mod applies;
 mod custom;
 mod deletion;
+mod gateway;
+mod hostile;
 mod identity;
 mod kubelet;
 mod quotas;

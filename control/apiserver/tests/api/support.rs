@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control_apiserver::{Config, KubeletClient, ServiceAccountKeys, TlsFiles};
+use control_apiserver::{Config, KubeletClient, Limits, ServiceAccountKeys, TlsFiles};
 use control_store::{Embedded, Store};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -21,6 +21,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct TestServer {
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
     pub(crate) store: Arc<Embedded>,
     pub(crate) admin: Caller,
     _shutdown: DropGuard,
@@ -47,13 +48,24 @@ impl TestServer {
 
     /// The kubelet of every node is asked on this port.
     pub(crate) async fn with_kubelet(kubelet_port: u16) -> Self {
+        Self::with(|config| {
+            if let Some(kubelet) = &mut config.kubelet {
+                kubelet.port = kubelet_port;
+            }
+        })
+        .await
+    }
+
+    /// With something else than usual in its configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         pki::ensure(dir.path(), port, "node-1", &[Ipv4Addr::new(192, 168, 77, 10).into()]).unwrap();
         let store = Arc::new(Embedded::in_memory().unwrap());
         let shutdown = CancellationToken::new();
-        let config = config(dir.path(), listener, Arc::clone(&store), kubelet_port);
+        let mut config = config(dir.path(), listener, Arc::clone(&store));
+        change(&mut config);
         let server = tokio::spawn(control_apiserver::serve(config, shutdown.clone()));
         let admin = Caller::new(&dir.path().join("kubeconfig/admin.yaml"), None).await;
         let ready = async {
@@ -63,7 +75,7 @@ impl TestServer {
             }
         };
         tokio::time::timeout(START_TIMEOUT, ready).await.expect("the server is not ready in time");
-        Self { dir, store, admin, _shutdown: shutdown.drop_guard() }
+        Self { dir, port, store, admin, _shutdown: shutdown.drop_guard() }
     }
 
     /// The owner of one of the kubeconfigs: `admin`, `scheduler`, `node-node-1` …
@@ -88,7 +100,7 @@ impl TestServer {
     }
 }
 
-fn config(dir: &Path, listener: TcpListener, store: Arc<Embedded>, kubelet_port: u16) -> Config {
+fn config(dir: &Path, listener: TcpListener, store: Arc<Embedded>) -> Config {
     let file = |name: &str| dir.join("pki").join(name);
     Config {
         listeners: vec![listener],
@@ -106,8 +118,9 @@ fn config(dir: &Path, listener: TcpListener, store: Arc<Embedded>, kubelet_port:
             certificate: file("apiserver-kubelet-client.crt"),
             key: file("apiserver-kubelet-client.key"),
             ca: file("ca.crt"),
-            port: kubelet_port,
+            port: 10250,
         }),
+        limits: Limits::default(),
     }
 }
 
@@ -157,6 +170,12 @@ impl Caller {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Vec::new()).unwrap()).await
+    }
+
+    /// How a request is answered whose answer may have no end.
+    pub(crate) async fn begin(&self, path: &str) -> u16 {
+        let request = Request::get(path).body(Vec::new()).unwrap();
+        self.client.send(request.map(Into::into)).await.unwrap().status().as_u16()
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Errors, Path};
-use crate::custom::Type;
+use crate::custom::{Schema, Type, check_rule as check_expression};
 use crate::value::{entries, is_set, items, text};
 
 const LIST_TYPE: &str = "x-kubernetes-list-type";
@@ -119,8 +119,12 @@ fn at(schema: &Value, path: &Path, place: &Place, errors: &mut Errors) {
     extensions(schema, path, errors);
     list_map(schema, path, errors);
     list_items(schema, path, errors);
-    for (index, rule) in items(&schema[RULES]).iter().enumerate() {
-        check_rule(rule, &path.at(RULES).index(index), errors);
+    let rules = items(&schema[RULES]);
+    let parsed = (!rules.is_empty()).then(|| Schema::parse(schema));
+    for (index, rule) in rules.iter().enumerate() {
+        let path = path.at(RULES).index(index);
+        check_rule(rule, &path, errors);
+        compiles(rule, parsed.as_ref(), &path, errors);
     }
 }
 
@@ -257,7 +261,21 @@ fn list_items(schema: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// The form of a CEL rule; its expression is not looked into.
+/// Whether the expressions of a rule mean anything where they stand.
+fn compiles(rule: &Value, schema: Option<&Schema>, path: &Path, errors: &mut Errors) {
+    let Some(schema) = schema else { return };
+    for (field, wants_bool) in [("rule", true), ("messageExpression", false)] {
+        let expression = text(&rule[field]);
+        if expression.trim().is_empty() {
+            continue;
+        }
+        if let Err(why) = check_expression(expression, schema, wants_bool) {
+            errors.invalid(&path.at(field), expression, &why);
+        }
+    }
+}
+
+/// The form of a CEL rule.
 fn check_rule(rule: &Value, path: &Path, errors: &mut Errors) {
     let breaks = |text: &str| text.contains(['\n', '\r']);
     let (expression, message) = (text(&rule["rule"]).trim(), text(&rule["message"]));
