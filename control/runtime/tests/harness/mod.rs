@@ -70,28 +70,10 @@ impl Node {
     pub(crate) fn shell(&self, name: &str, script: &str) -> ContainerSpec {
         ContainerSpec {
             name: name.to_owned(),
-            attempt: 0,
             image: "busybox".to_owned(),
             command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
-            args: vec![],
-            env: vec![],
-            working_dir: None,
-            mounts: vec![],
-            user: None,
-            group: None,
-            supplemental_groups: vec![],
-            privileged: false,
-            read_only_root: false,
-            no_new_privileges: false,
-            run_as_non_root: false,
-            add_capabilities: vec![],
-            drop_capabilities: vec![],
-            resources: Resources::default(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
             log_path: self.dir.path().join("logs").join(name).join("0.log"),
-            labels: BTreeMap::new(),
+            ..ContainerSpec::default()
         }
     }
 
