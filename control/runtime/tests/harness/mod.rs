@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control_runtime::{
-    Container, ContainerSpec, ContainerState, Dialer, Resources, Runtime, RuntimeConfig, Sandbox, SandboxSpec,
-};
+use control_runtime::{Container, ContainerSpec, ContainerState, Dialer, Runtime, RuntimeConfig, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
