@@ -227,8 +227,10 @@ fn sockets(args: &Args, layout: &Layout, node_ips: &[IpAddr]) -> anyhow::Result<
 
 /// Images to import: the flag, or what the build left beside the program.
 fn preload(args: &Args) -> Option<PathBuf> {
+    // The node has a working directory of its own.
+    let absolute = |given: &PathBuf| std::path::absolute(given).unwrap_or_else(|_| given.clone());
     let beside = || std::env::current_exe().ok()?.parent().map(|dir| dir.join("images")).filter(|dir| dir.is_dir());
-    args.preload.clone().or_else(beside)
+    args.preload.as_ref().map(absolute).or_else(beside)
 }
 
 async fn announce_when_ready(args: &Args, layout: &Layout, node_ips: &[IpAddr]) -> anyhow::Result<()> {

@@ -74,8 +74,8 @@ enum Kind {
 }
 
 /// Test binaries that take minutes against a cluster of their own.
-const CLUSTERS: [&str; 8] =
-    ["daemon_sets", "deployments", "disruptions", "helm", "jobs", "notebook", "quotas", "stateful_sets"];
+const CLUSTERS: [&str; 9] =
+    ["daemon_sets", "deployments", "disruptions", "helm", "jobs", "notebook", "pods", "quotas", "stateful_sets"];
 /// Test binaries with a long form, which prints what it counted.
 const FAULTS: [&str; 2] = ["power_loss", "durability"];
 

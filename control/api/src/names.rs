@@ -1,6 +1,7 @@
 //! What counts as a name: DNS names, label keys and values, ports, keys, each with upstream's complaint texts.
 
 /// The alphabet of generated names: no vowels and nothing that reads like another character.
+const SYSCTL_LENGTH_MAX: usize = 253;
 const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
 const GENERATED_NAME_LENGTH_MAX: usize = 63;
@@ -213,6 +214,21 @@ pub fn config_key(value: &str) -> Vec<String> {
         _ => None,
     });
     complaints
+}
+
+/// A kernel parameter, with dots or slashes.
+pub fn sysctl(name: &str) -> Vec<String> {
+    let is_part = |part: &str| {
+        let bytes = part.as_bytes();
+        let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        bytes.iter().all(inner) && edge(bytes.first()) && edge(bytes.last())
+    };
+    if name.len() <= SYSCTL_LENGTH_MAX && name.split(['.', '/']).all(is_part) {
+        return Vec::new();
+    }
+    let pattern = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+    vec![format!("must have at most {SYSCTL_LENGTH_MAX} characters and match regex {pattern}")]
 }
 
 /// The name of an environment variable: any printable ASCII but `=`.

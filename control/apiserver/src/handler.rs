@@ -294,9 +294,11 @@ async fn subresource_request(context: &Context, resource: &Arc<Resource>, reques
     let body = request.into_body();
     match (sub.name.as_str(), info.verb) {
         ("log", _) => log::get(context, resource).await,
-        ("status", "get") => read::get(context, resource).await,
-        ("status" | "finalize", "update") => write::update(context, resource, body).await,
-        ("status", "patch") => write::patch(context, resource, body).await,
+        ("status" | "ephemeralcontainers" | "resize", "get") => read::get(context, resource).await,
+        ("status" | "finalize" | "ephemeralcontainers" | "resize", "update") => {
+            write::update(context, resource, body).await
+        }
+        ("status" | "ephemeralcontainers" | "resize", "patch") => write::patch(context, resource, body).await,
         ("scale", "get") => subresource::scale_get(context, resource).await,
         ("scale", "update") => subresource::scale_update(context, resource, body).await,
         ("scale", "patch") => subresource::scale_patch(context, resource, body).await,

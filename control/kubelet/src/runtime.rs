@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use control_runtime::{
-    Container, ContainerSpec, Credentials, ExecOutput, ImageRecord, PullError, Reference, Runtime, RuntimeError,
-    RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, Credentials, ExecOutput, ImageRecord, PullError, Reference, Resources, Runtime,
+    RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
 };
 use tokio::sync::broadcast;
 
@@ -32,6 +32,8 @@ pub(crate) trait PodRuntime: Send + Sync + 'static {
     async fn start_container(&self, id: &str) -> Result<()>;
     /// SIGTERM, then SIGKILL after the grace; returns when the container has ended.
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()>;
+    /// Gives a running container other limits.
+    async fn limit_container(&self, id: &str, resources: Resources) -> Result<()>;
     async fn remove_container(&self, id: &str) -> Result<()>;
     async fn exec(&self, id: &str, command: Vec<String>, timeout: Duration, output_max: usize) -> Result<ExecOutput>;
     fn events(&self) -> broadcast::Receiver<RuntimeEvent>;
@@ -85,6 +87,10 @@ impl PodRuntime for Runtime {
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         Runtime::stop_container(self, id, grace).await
+    }
+
+    async fn limit_container(&self, id: &str, resources: Resources) -> Result<()> {
+        Runtime::limit_container(self, id, resources).await
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {

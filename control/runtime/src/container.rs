@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// What one container is made of. Paths in `mounts` are prepared by the caller.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ContainerSpec {
     pub name: String,
     pub attempt: u32,
@@ -27,12 +27,21 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     pub no_new_privileges: bool,
     pub run_as_non_root: bool,
+    /// Lets every system call through.
+    #[serde(default)]
+    pub seccomp_unconfined: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
     pub resources: Resources,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
+    /// What asks it to end, in place of the image's signal.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+    /// Identifier of the container of the same sandbox whose PID namespace it joins.
+    #[serde(default)]
+    pub processes_of: Option<String>,
     /// Absolute path of the CRI-format log file.
     pub log_path: PathBuf,
     pub labels: BTreeMap<String, String>,
@@ -46,7 +55,7 @@ pub struct Mount {
 }
 
 /// cgroup limits; zero or none means unlimited.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     pub cpu_shares: Option<u64>,
     pub cpu_quota_us: Option<i64>,
@@ -78,7 +87,7 @@ pub struct Container {
     pub started_at: Option<jiff::Timestamp>,
     pub finished_at: Option<jiff::Timestamp>,
     pub exit_code: Option<i32>,
-    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`, `ContainerStatusUnknown` (its shim was killed).
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown` (its shim was killed).
     pub reason: Option<String>,
     pub message: Option<String>,
     pub log_path: PathBuf,

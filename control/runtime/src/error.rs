@@ -17,6 +17,9 @@ pub enum RuntimeError {
     /// The request cannot work as it is; repeating it unchanged is useless.
     #[error("{0}")]
     Invalid(String),
+    /// The container must not run as root and would, or might.
+    #[error("{0}")]
+    MayBeRoot(String),
     /// The container's process could not be started; its state says the same.
     #[error("container {id} cannot run: {message}")]
     CannotRun { id: String, message: String },

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::cgroup::Hierarchies;
 use crate::client::{self, Program, ShimClient, lock};
-use crate::container::{Container, ContainerSpec, ExecOutput};
+use crate::container::{Container, ContainerSpec, ExecOutput, Resources};
 use crate::error::{IoContext, RuntimeError};
 use crate::image::{ImageRecord, ImageStore, Reference};
 use crate::layout::{RootDir, SandboxDir, is_plain_name, new_id, read_record, remove_tree, write_record};
@@ -23,6 +23,7 @@ use crate::registry::{Credentials, Dialer, PullError, Registries};
 use crate::sandbox::{Sandbox, SandboxRecord, SandboxSpec};
 use crate::shim::BOOT_FILE;
 use crate::streams::{self, AttachSpec, ExecSpec, ProcessStreams};
+use crate::user::may_be_root;
 
 /// Events that a slow listener may be behind.
 const EVENTS_BUFFERED: usize = 1024;
@@ -168,11 +169,14 @@ impl Runtime {
         // The lease counts for as long as this directory exists.
         fs::create_dir(root.path()).at("cannot create", root.path())?;
         let created = match images.lease(&image, &id, state_dir).await {
-            Ok(root) => {
-                let image = ImageRoot { id: image.identity(&spec.image).to_owned(), ..root };
-                let call = Call::Create(Box::new(CreateContainer { id: id.clone(), spec, image }));
-                self.call(&pod, &id, call).await
-            }
+            Ok(root) => match may_be_root(spec.user, root.user.as_deref()).filter(|_| spec.run_as_non_root) {
+                Some(why) => Err(RuntimeError::MayBeRoot(why)),
+                None => {
+                    let image = ImageRoot { id: image.identity(&spec.image).to_owned(), ..root };
+                    let call = Call::Create(Box::new(CreateContainer { id: id.clone(), spec, image }));
+                    self.call(&pod, &id, call).await
+                }
+            },
             Err(error) => Err(error.into()),
         };
         if created.is_err() {
@@ -219,6 +223,13 @@ impl Runtime {
         }
         lock(&pod.containers).remove(id);
         self.remove_root(id).await
+    }
+
+    /// Gives a running container other limits.
+    pub async fn limit_container(&self, id: &str, resources: Resources) -> Result<(), RuntimeError> {
+        let pod = self.pod_of(id)?;
+        let (cgroups, cgroup) = (self.inner.cgroups.clone(), format!("{}/{id}", pod.cgroup));
+        blocking(move || cgroups.limit(&cgroup, &resources)).await
     }
 
     /// All containers, or those of one sandbox.

@@ -11,6 +11,26 @@ use nix::sys::stat::Mode;
 /// Larger account files are not read to the end: an image must not exhaust the shim's memory.
 const ACCOUNT_FILE_BYTES_MAX: u64 = 4 << 20;
 
+const IMAGE_IS_ROOT: &str = "container has runAsNonRoot and image will run as root";
+
+/// Why a container that must not run as root may not be made, as far as that can be told without its files.
+pub(crate) fn may_be_root(user: Option<i64>, image: Option<&str>) -> Option<String> {
+    match user {
+        Some(0) => return Some("container's runAsUser breaks non-root policy".to_owned()),
+        Some(_) => return None,
+        None => {}
+    }
+    let name = image.unwrap_or_default().split(':').next().unwrap_or_default();
+    match name.parse::<u32>() {
+        _ if name.is_empty() => Some(IMAGE_IS_ROOT.to_owned()),
+        Ok(0) => Some(IMAGE_IS_ROOT.to_owned()),
+        Ok(_) => None,
+        Err(_) => Some(format!(
+            "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root"
+        )),
+    }
+}
+
 /// User, group and supplementary groups of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
@@ -60,7 +80,7 @@ impl Accounts {
             None => user.gid,
         };
         if wanted.must_not_be_root && user.uid == 0 {
-            return Err("container has runAsNonRoot and image will run as root".to_owned());
+            return Err(IMAGE_IS_ROOT.to_owned());
         }
         let mut groups: Vec<u32> = user.name.map(|name| self.memberships(name)).unwrap_or_default();
         for group in wanted.supplemental {
@@ -150,6 +170,20 @@ fn read_inside(rootfs: &Path, path: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_number_proves_that_a_user_is_not_root() {
+        for (user, image, fine) in [
+            (Some(0), Some("1000"), false),
+            (Some(7), Some("root"), true),
+            (None, None, false),
+            (None, Some("0:0"), false),
+            (None, Some("1000:0"), true),
+            (None, Some("nginx"), false),
+        ] {
+            assert_eq!(may_be_root(user, image).is_none(), fine, "{user:?} {image:?}");
+        }
+    }
 
     fn accounts() -> Accounts {
         Accounts {

@@ -278,7 +278,6 @@ async fn a_program_that_cannot_run_says_why() {
     let cases = [
         (ContainerSpec { command: vec!["nonsense".to_owned()], ..node.shell("a", "") }, 127, "not found in $PATH"),
         (ContainerSpec { command: vec!["/etc/passwd".to_owned()], ..node.shell("b", "") }, 126, "Permission denied"),
-        (ContainerSpec { run_as_non_root: true, ..node.shell("c", "true") }, 128, "runAsNonRoot"),
         (
             ContainerSpec { add_capabilities: vec!["FLY".to_owned()], ..node.shell("d", "true") },
             128,
@@ -290,13 +289,16 @@ async fn a_program_that_cannot_run_says_why() {
         let error = node.runtime.start_container(&id).await.unwrap_err();
         assert!(matches!(&error, RuntimeError::CannotRun { message, .. } if message.contains(text)), "{error}");
         let container = node.runtime.container(&id).await.unwrap();
-        assert_eq!((container.exit_code, container.reason.as_deref()), (Some(code), Some("ContainerCannotRun")));
+        assert_eq!((container.exit_code, container.reason.as_deref()), (Some(code), Some("StartError")));
         assert!(container.message.unwrap().contains(text));
         node.runtime.remove_container(&id).await.unwrap();
     }
     let none =
         node.runtime.create_container(&sandbox.id, ContainerSpec { image: "none".to_owned(), ..node.shell("e", "") });
     assert!(matches!(none.await, Err(RuntimeError::NoImage(_))));
+    let root = ContainerSpec { run_as_non_root: true, ..node.shell("c", "true") };
+    let refused = node.runtime.create_container(&sandbox.id, root).await;
+    assert!(matches!(refused, Err(RuntimeError::MayBeRoot(_))));
     let mut mount = node.shell("f", "true");
     mount.mounts = vec![Mount { source: "/does/not/exist".into(), target: "/x".to_owned(), read_only: true }];
     let id = node.runtime.create_container(&sandbox.id, mount).await.unwrap();

@@ -66,6 +66,8 @@ fn core() -> Vec<Resource> {
             .generations()
             .sub("binding", Some(GroupVersionKind::new("", "v1", "Binding")), &[Verb::Create])
             .sub("eviction", Some(GroupVersionKind::new("policy", "v1", "Eviction")), &[Verb::Create])
+            .sub("ephemeralcontainers", None, READ_WRITE)
+            .sub("resize", None, READ_WRITE)
             .sub("log", None, &[Verb::Get])
             .sub("attach", Some(options("PodAttachOptions")), CONNECT)
             .sub("exec", Some(options("PodExecOptions")), CONNECT)

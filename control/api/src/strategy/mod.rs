@@ -130,6 +130,8 @@ pub fn prepare_for_update(resource: &Resource, subresource: &str, old: &Value, n
                 pod::update_status(old, new);
             }
         }
+        "ephemeralcontainers" => pod::update_ephemeral_containers(old, new),
+        "resize" => pod::update_resources(old, new),
         "finalize" => copy(old, new, "status"),
         "" | "scale" => {
             if resource.has_status() {
@@ -141,7 +143,7 @@ pub fn prepare_for_update(resource: &Resource, subresource: &str, old: &Value, n
         _ => {}
     }
     let generation = meta::generation(old);
-    let by_a_client = matches!(subresource, "" | "scale");
+    let by_a_client = matches!(subresource, "" | "scale" | "ephemeralcontainers" | "resize");
     let grows = resource.has_generation && by_a_client && desired_state_changed(resource, old, new);
     let generation = if grows { generation + 1 } else { generation };
     meta::set_field(new, "generation", if generation == 0 { Value::Null } else { generation.into() });

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::defaults::pod::containers;
 use crate::quantity::Quantity;
-use crate::value::{entries, items, text};
+use crate::value::{copy, entries, items, items_mut, text};
 
 pub(crate) fn create(pod: &mut Value) {
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])});
@@ -41,6 +41,35 @@ pub(crate) fn update_status(old: &Value, new: &mut Value) {
     {
         status.insert("podIP".into(), ip);
     }
+}
+
+/// Through this subresource only the ephemeral containers change.
+pub(crate) fn update_ephemeral_containers(old: &Value, new: &mut Value) {
+    let sent = std::mem::replace(new, old.clone());
+    copy(&sent["metadata"], child_mut_or_new(new, "metadata"), "managedFields");
+    copy(&sent["spec"], child_mut_or_new(new, "spec"), "ephemeralContainers");
+}
+
+/// Through this subresource only the containers' resources change, and how they are to be changed.
+pub(crate) fn update_resources(old: &Value, new: &mut Value) {
+    let sent = std::mem::replace(new, old.clone());
+    copy(&sent["metadata"], child_mut_or_new(new, "metadata"), "managedFields");
+    for list in ["containers", "initContainers"] {
+        for container in items_mut(child_mut_or_new(new, "spec"), list) {
+            let same = |other: &&Value| other["name"] == container["name"];
+            if let Some(sent) = items(&sent["spec"][list]).iter().find(same) {
+                copy(sent, container, "resources");
+                copy(sent, container, "resizePolicy");
+            }
+        }
+    }
+}
+
+fn child_mut_or_new<'a>(object: &'a mut Value, field: &str) -> &'a mut Value {
+    if !object[field].is_object() {
+        object[field] = json!({});
+    }
+    &mut object[field]
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by the CPU and memory its containers ask for.
@@ -98,6 +127,25 @@ mod tests {
             let containers: Vec<Value> = resources.iter().map(|resources| json!({"resources": resources})).collect();
             assert_eq!(qos_class(&json!({"containers": containers})), class, "{resources:?}");
         }
+    }
+
+    #[test]
+    fn each_subresource_changes_its_own_part_only() {
+        let old = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n",
+            "containers": [{"name": "c", "image": "a", "resources": {}}]}, "status": {"phase": "Running"}});
+        let sent = json!({"metadata": {"name": "p", "labels": {"x": "y"}}, "spec": {
+            "containers": [{"name": "c", "image": "b", "resources": {"limits": {"cpu": "1"}}}],
+            "ephemeralContainers": [{"name": "e"}]}});
+        let mut debugged = sent.clone();
+        update_ephemeral_containers(&old, &mut debugged);
+        let mut expected = old.clone();
+        expected["spec"]["ephemeralContainers"] = json!([{"name": "e"}]);
+        assert_eq!(debugged, expected);
+        let mut resized = sent;
+        update_resources(&old, &mut resized);
+        let mut expected = old.clone();
+        expected["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
+        assert_eq!(resized, expected);
     }
 
     #[test]

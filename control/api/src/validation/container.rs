@@ -13,6 +13,7 @@ const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const STANDARD_RESOURCES: &[&str] = &["cpu", "ephemeral-storage", "memory", "storage"];
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
+const RESTART_RULES_MAX: usize = 20;
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 
 /// What a list of containers of a pod is.
@@ -20,6 +21,7 @@ const ONLY_SIDECARS: &str = "may not be set for init containers without restartP
 pub(crate) enum Role {
     Init,
     Main,
+    Ephemeral,
 }
 
 /// Checks one list; `names` collects the container names of the whole pod.
@@ -43,9 +45,13 @@ pub(crate) fn list<'a>(
             }
         }
         one(container, volumes, &path, errors);
+        if role != Role::Ephemeral {
+            restarts(container, &path, errors);
+        }
         match role {
             Role::Init => init_only(container, &path, errors),
             Role::Main => probes(container, &path, errors),
+            Role::Ephemeral => {}
         }
     }
     host_ports(containers, path, errors);
@@ -73,17 +79,39 @@ fn one(container: &Value, volumes: &BTreeSet<&str>, path: &Path, errors: &mut Er
 }
 
 fn init_only(container: &Value, path: &Path, errors: &mut Errors) {
-    let sidecar = container["restartPolicy"] == "Always";
-    if is_set(&container["restartPolicy"]) && !sidecar {
-        errors.one_of(&path.at("restartPolicy"), &container["restartPolicy"], &["Always"]);
-    }
-    if sidecar {
+    if container["restartPolicy"] == "Always" {
         probes(container, path, errors);
         return;
     }
     for field in PROBES.iter().chain(&["lifecycle"]) {
         if is_set(&container[field]) {
             errors.forbidden(&path.at(field), ONLY_SIDECARS);
+        }
+    }
+}
+
+/// A container's own restart policy, and the rules that go before it.
+fn restarts(container: &Value, path: &Path, errors: &mut Errors) {
+    let policy = &container["restartPolicy"];
+    if is_set(policy) {
+        errors.one_of(&path.at("restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+    }
+    let rules = items(&container["restartPolicyRules"]);
+    let path = path.at("restartPolicyRules");
+    if !rules.is_empty() && !is_set(policy) {
+        errors.required(&path, "must specify restartPolicy when restart rules are used");
+    }
+    if rules.len() > RESTART_RULES_MAX {
+        errors.invalid(&path, rules.len(), &format!("must have at most {RESTART_RULES_MAX} items"));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = path.index(index);
+        errors.required_one_of(&path.at("action"), &rule["action"], &["Restart"]);
+        let (codes, path) = (&rule["exitCodes"], path.at("exitCodes"));
+        if is_set(codes) {
+            errors.required_one_of(&path.at("operator"), &codes["operator"], &["In", "NotIn"]);
+        } else {
+            errors.required(&path, "must be specified");
         }
     }
 }

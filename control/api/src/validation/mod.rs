@@ -16,6 +16,7 @@ pub(crate) mod limit_range;
 pub(crate) mod meta;
 pub(crate) mod network_policy;
 pub(crate) mod pod;
+mod pod_subresource;
 pub(crate) mod quota;
 pub(crate) mod rbac;
 mod scheduling;
@@ -65,6 +66,11 @@ pub fn validate_update(resource: &Resource, subresource: &str, old: &Value, new:
         return errors.into_causes();
     }
     // The status is its writer's own business, and what the server itself does needs no check.
+    match subresource {
+        "ephemeralcontainers" => pod_subresource::ephemeral_containers(old, new, &mut errors),
+        "resize" => pod_subresource::resize(old, new, &mut errors),
+        _ => {}
+    }
     if matches!(subresource, "" | "scale" | "finalize") {
         let (old, new) = (resource.as_stored(old), resource.as_stored(new));
         (resource.hooks.validate_update)(&old, &new, &mut errors);

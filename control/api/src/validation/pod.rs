@@ -40,6 +40,7 @@ fn spec(spec: &Value, path: &Path, errors: &mut Errors) {
     let init = items(&spec["initContainers"]);
     container::list(init, Role::Init, &volumes, &mut names_seen, &path.at("initContainers"), errors);
     policies(spec, path, errors);
+    sysctls(items(&spec["securityContext"]["sysctls"]), &path.at("securityContext").at("sysctls"), errors);
     host_network(spec, path, errors);
     scheduling::spec(spec, path, errors);
     identity(spec, path, errors);
@@ -57,6 +58,22 @@ fn policies(spec: &Value, path: &Path, errors: &mut Errors) {
     let deadline = &spec["activeDeadlineSeconds"];
     if is_set(deadline) && !(1..=i64::from(i32::MAX)).contains(&int(deadline)) {
         errors.invalid(&path.at("activeDeadlineSeconds"), int(deadline), &names::range(1, i64::from(i32::MAX)));
+    }
+}
+
+fn sysctls(sysctls: &[Value], path: &Path, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (index, sysctl) in sysctls.iter().enumerate() {
+        let path = path.index(index).at("name");
+        let name = text(&sysctl["name"]);
+        if name.is_empty() {
+            errors.required(&path, "");
+        } else {
+            errors.complaints(&path, name, names::sysctl(name));
+        }
+        if !seen.insert(name.replace('/', ".")) {
+            errors.duplicate(&path, name);
+        }
     }
 }
 
@@ -218,6 +235,16 @@ mod tests {
             (
                 json!({"containers": [{"name": "c", "image": "i"}], "initContainers": [{"name": "c", "image": "i"}]}),
                 "spec.initContainers[0].name: Duplicate value: \"c\"",
+            ),
+            (
+                json!({"containers": [{"name": "c", "image": "i"}],
+                    "securityContext": {"sysctls": [{"name": "foo-", "value": "1"}]}}),
+                "spec.securityContext.sysctls[0].name: Invalid value: \"foo-\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            ),
+            (
+                json!({"containers": [{"name": "c", "image": "i",
+                    "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}]}]}),
+                "spec.containers[0].restartPolicyRules: Required value: must specify restartPolicy when restart rules are used",
             ),
             (
                 json!({"containers": [{"name": "c", "image": "i"}], "dnsPolicy": "None"}),

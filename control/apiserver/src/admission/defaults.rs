@@ -6,12 +6,25 @@ use serde_json::{Value, json};
 
 use super::{Operation, Request, Step, objects};
 
+/// No runtime classes are served here, so that none can be asked for.
+pub(super) struct RuntimeClass;
 pub(super) struct Priority;
 pub(super) struct DefaultTolerationSeconds;
 pub(super) struct DefaultIngressClass;
 
 const TOLERATION_SECONDS: i64 = 300;
 const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
+
+#[async_trait::async_trait]
+impl Step for RuntimeClass {
+    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
+        let name = pod["spec"]["runtimeClassName"].as_str().unwrap_or_default();
+        if name.is_empty() || !request.is(Operation::Create, "", "pods") {
+            return Ok(());
+        }
+        Err(request.forbidden(meta::name(pod), format!("pod rejected: RuntimeClass {name:?} not found")))
+    }
+}
 
 #[async_trait::async_trait]
 impl Step for Priority {

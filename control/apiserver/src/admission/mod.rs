@@ -81,6 +81,7 @@ const CHAIN: &[&dyn Step] = &[
     &node::NodeRestriction,
     &node::TaintNodesByCondition,
     &escalation::Escalation,
+    &defaults::RuntimeClass,
     &defaults::Priority,
     &defaults::DefaultTolerationSeconds,
     &defaults::DefaultIngressClass,

@@ -11,7 +11,9 @@ use super::backoff::{Backoff, Restart};
 use super::memory::{Busy, Condemned, Memory};
 use super::observed::Observed;
 use crate::spec::container::{HASH_LABEL, definition_hash};
-use crate::spec::pod_ref::{PodRef, RestartPolicy, is_sidecar};
+use crate::spec::pod_ref::{PodRef, as_container, is_sidecar};
+use crate::spec::resources::{self, Change};
+use crate::spec::{restart, sysctl};
 
 /// Even a container that used up its grace gets this long between SIGTERM and SIGKILL.
 pub(crate) const GRACE_MIN_S: i64 = 2;
@@ -30,6 +32,11 @@ pub(crate) enum Action {
         attempt: u32,
     },
     Kill(Kill),
+    /// Give a running container the limits that its definition has now.
+    Resize {
+        id: String,
+        name: String,
+    },
     /// Forget a dead instance.
     Discard {
         id: String,
@@ -68,6 +75,8 @@ pub(crate) enum KillCause {
     Stopping,
     /// Its definition is another now.
     Changed,
+    /// It has other resources now and is to take them from its start.
+    Resized,
     Unhealthy(Condemned),
     /// The runtime has lost track of it.
     Lost,
@@ -93,15 +102,6 @@ pub(crate) fn next(pod: &Pod, observed: &Observed, memory: &Memory, ended: bool,
         advance(pod, observed, memory, now, &mut decision);
     }
     decision
-}
-
-/// Whether a container that ended with this code is started again.
-pub(crate) fn restarts(policy: RestartPolicy, exit_code: Option<i32>) -> bool {
-    match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => exit_code != Some(0),
-        RestartPolicy::Never => false,
-    }
 }
 
 impl Decision {
@@ -130,6 +130,11 @@ fn overdue(pod: &Pod, now: Timestamp, decision: &mut Decision) -> Option<Action>
 }
 
 fn advance(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp, decision: &mut Decision) {
+    let is_new = observed.sandboxes.is_empty() && observed.containers.is_empty();
+    if is_new && let Some(message) = sysctl::forbidden(pod) {
+        decision.actions.push(Action::Fail { reason: "SysctlForbidden", message });
+        return;
+    }
     if !memory.volumes_ready {
         match memory.volumes_retry.wait(now) {
             None => decision.push(memory, &Busy::Volumes, Action::SetUpVolumes),
@@ -152,9 +157,10 @@ fn advance(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp, deci
     };
     let view = View { pod, observed, memory, sandbox: &sandbox.id, now };
     discard_old(&view, decision);
+    view.debug(decision);
     if view.initialise(decision) {
         for container in pod.containers() {
-            view.keep_running(container, pod.restart_policy(), decision);
+            view.keep_running(container, decision);
         }
     }
 }
@@ -187,7 +193,7 @@ fn retire_sandboxes(pod: &Pod, observed: &Observed, memory: &Memory, decision: &
 fn wants_anything(pod: &Pod, observed: &Observed) -> bool {
     pod.containers().iter().any(|container| match observed.latest(&container.name) {
         None => true,
-        Some(instance) => restarts(pod.restart_policy(), instance.exit_code),
+        Some(instance) => restart::again(pod, container, instance.exit_code),
     })
 }
 
@@ -215,24 +221,30 @@ impl View<'_> {
         let begun = self.pod.containers().iter().any(|container| self.instance(container).is_some());
         for container in self.pod.init_containers() {
             if is_sidecar(container) {
-                self.keep_running(container, RestartPolicy::Always, decision);
+                self.keep_running(container, decision);
                 if !begun && !self.has_started(container) {
                     return false;
                 }
             } else if !begun {
                 let done = self.instance(container).is_some_and(|instance| instance.exit_code == Some(0));
                 if !done {
-                    // An init container that may not fail again has already failed the pod.
-                    let policy = match self.pod.restart_policy() {
-                        RestartPolicy::Never => RestartPolicy::Never,
-                        _ => RestartPolicy::OnFailure,
-                    };
-                    self.keep_running(container, policy, decision);
+                    // One that may not fail again has already failed the pod.
+                    self.keep_running(container, decision);
                     return false;
                 }
             }
         }
         true
+    }
+
+    /// Ephemeral containers run once, whatever the others do.
+    fn debug(&self, decision: &mut Decision) {
+        for ephemeral in self.pod.ephemeral_containers() {
+            let is_new = self.observed.latest(&ephemeral.name).is_none() && !self.memory.is_starting(&ephemeral.name);
+            if is_new && let Some(container) = as_container(ephemeral) {
+                self.start(&container, 0, decision);
+            }
+        }
     }
 
     /// Newest instance in the present sandbox.
@@ -250,7 +262,7 @@ impl View<'_> {
     }
 
     /// Starts, restarts, replaces or leaves alone.
-    fn keep_running(&self, container: &Container, policy: RestartPolicy, decision: &mut Decision) {
+    fn keep_running(&self, container: &Container, decision: &mut Decision) {
         if self.memory.is_starting(&container.name) {
             return;
         }
@@ -264,7 +276,7 @@ impl View<'_> {
             ContainerState::Running => self.check(container, instance, decision),
             ContainerState::Created => self.discard(instance, decision),
             ContainerState::Unknown => self.kill(container, instance, KillCause::Lost, decision),
-            ContainerState::Exited if restarts(policy, instance.exit_code) => {
+            ContainerState::Exited if restart::again(self.pod, container, instance.exit_code) => {
                 self.restart(container, instance, decision)
             }
             ContainerState::Exited => {}
@@ -278,6 +290,23 @@ impl View<'_> {
             self.kill(container, instance, KillCause::Changed, decision);
         } else if let Some(condemned) = condemned {
             self.kill(container, instance, KillCause::Unhealthy(condemned), decision);
+        } else {
+            self.resize(container, instance, decision);
+        }
+    }
+
+    fn resize(&self, container: &Container, instance: &Instance, decision: &mut Decision) {
+        let memory = self.memory.containers.get(&container.name);
+        let Some(applied) = memory.and_then(|memory| memory.applied.as_ref()).filter(|it| it.id == instance.id) else {
+            return;
+        };
+        match resources::change(&applied.resources, container) {
+            None => {}
+            Some(Change::Live) => {
+                let Instance { id, name, .. } = instance.clone();
+                decision.push(self.memory, &Busy::Resize(id.clone()), Action::Resize { id, name });
+            }
+            Some(Change::Restart) => self.kill(container, instance, KillCause::Resized, decision),
         }
     }
 
@@ -336,7 +365,9 @@ fn end(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp, decision
     };
     let sidecars: Vec<&Container> = pod.init_containers().iter().filter(|container| is_sidecar(container)).collect();
     let others = pod.init_containers().iter().filter(|container| !is_sidecar(container)).chain(pod.containers());
-    let mut doomed: Vec<&Instance> = others.filter_map(|container| active(&container.name)).collect();
+    let others = others.map(|container| container.name.as_str());
+    let others = others.chain(pod.ephemeral_containers().iter().map(|container| container.name.as_str()));
+    let mut doomed: Vec<&Instance> = others.filter_map(active).collect();
     if doomed.is_empty() {
         doomed.extend(sidecars.iter().rev().find_map(|sidecar| active(&sidecar.name)));
     }

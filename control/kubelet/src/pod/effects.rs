@@ -28,6 +28,8 @@ pub(crate) enum EffectError {
     Runtime(String),
     #[error("{0}")]
     Files(String),
+    #[error("user namespaces (hostUsers: false) are not supported by this node")]
+    UserNamespace,
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
@@ -44,6 +46,9 @@ pub(crate) async fn run_sandbox(
     pod: Arc<Pod>,
     attempt: u32,
 ) -> Result<Vec<IpAddr>, EffectError> {
+    if pod.pod_spec().host_users == Some(false) {
+        return Err(EffectError::UserNamespace);
+    }
     let network = if pod.host_network() { None } else { Some(await_network(&context).await?) };
     let sandbox = context.runtime.run_sandbox(container::sandbox(&pod, attempt)).await?;
     match connect(&context, &pod, &sandbox, network.as_deref()).await {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use control_runtime::{
-    Container, ContainerSpec, ContainerState, Credentials, ExecOutput, ImageRecord, PullError, Reference, RuntimeError,
-    RuntimeEvent, Sandbox, SandboxSpec, SandboxState,
+    Container, ContainerSpec, ContainerState, Credentials, ExecOutput, ImageRecord, PullError, Reference, Resources,
+    RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, SandboxState,
 };
 use dataplane_user::cni;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -228,6 +228,13 @@ impl PodRuntime for FakeRuntime {
         let name = name.ok_or_else(|| RuntimeError::NoContainer(id.into()))?;
         self.state.lock().calls.push(format!("stop {name} {}", grace.as_secs()));
         self.end(id, 143);
+        Ok(())
+    }
+
+    async fn limit_container(&self, id: &str, resources: Resources) -> Result<()> {
+        let mut state = self.state.lock();
+        let name = state.containers.get(id).map(|container| container.name.clone()).unwrap_or_default();
+        state.calls.push(format!("limit {name} {:?}", resources.memory_limit_bytes));
         Ok(())
     }
 

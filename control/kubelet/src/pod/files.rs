@@ -87,8 +87,7 @@ pub(crate) fn termination_message(pod: &Pod, pod_dir: &Path, instance: &Instance
     if !bytes.is_empty() {
         return Some(String::from_utf8_lossy(&bytes).into_owned());
     }
-    let containers = pod.containers().iter().chain(pod.init_containers());
-    let container = containers.into_iter().find(|container| container.name == instance.name)?;
+    let container = pod.container(&instance.name)?;
     let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if !falls_back || instance.exit_code == Some(0) {
         return None;

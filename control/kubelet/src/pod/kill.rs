@@ -26,10 +26,8 @@ pub(crate) async fn kill(
     let begun = Instant::now();
     if kill.with_hook {
         context.events.container(&pod, &kill.name, Severity::Normal, "Killing", message(&kill));
-        let container =
-            pod.containers().iter().chain(pod.init_containers()).find(|container| container.name == kill.name);
-        if let Some(container) = container.filter(|_| !grace.is_zero()) {
-            run_hook(&context, &pod, container, &kill.id, pod_ip, grace).await;
+        if let Some(container) = pod.container(&kill.name).filter(|_| !grace.is_zero()) {
+            run_hook(&context, &pod, &container, &kill.id, pod_ip, grace).await;
         }
     }
     let left = if grace.is_zero() {
@@ -49,6 +47,7 @@ fn message(kill: &Kill) -> String {
     match kill.cause {
         KillCause::Stopping => format!("Stopping container {name}"),
         KillCause::Changed => format!("Container {name} definition changed, will be restarted"),
+        KillCause::Resized => format!("Container {name} resize requires restart"),
         KillCause::Unhealthy(Condemned::Liveness) => {
             format!("Container {name} failed liveness probe, will be restarted")
         }
@@ -70,7 +69,9 @@ async fn run_hook(
     match timeout(grace, run).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            let message = format!("PreStopHook failed: {error}");
+            // What the hook said may be secret; upstream keeps it out of events, too.
+            tracing::info!(container = %container.name, error, "preStop hook failed");
+            let message = "PreStopHook failed";
             context.events.container(pod, &container.name, Severity::Warning, "FailedPreStopHook", message);
         }
         Err(_) => tracing::info!(container = %container.name, ?grace, "preStop hook outlasted the grace period"),

@@ -489,3 +489,47 @@ async fn another_image_replaces_the_container() {
     let pod = world.until("replaced", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     assert_eq!(pod["status"]["containerStatuses"][0]["image"], "init");
 }
+
+#[tokio::test(start_paused = true)]
+async fn ephemeral_containers_run_once_beside_the_others() {
+    let world = World::new();
+    world.apply(json!({"containers": [container()]}));
+    world.until_ready().await;
+    world.change(|pod| {
+        pod["spec"]["ephemeralContainers"] = json!([{"name": "e", "image": "init", "targetContainerName": "c"}])
+    });
+    let running = |pod: &Value| pod["status"]["ephemeralContainerStatuses"][0]["state"]["running"].is_object();
+    world.until("debugged", running).await;
+    world.runtime.exit("e", 3);
+    let ended = |pod: &Value| pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 3;
+    let pod = world.until("done", ended).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    let started = world.runtime.calls().iter().filter(|call| call.starts_with("create e")).count();
+    assert_eq!(started, 1, "{:?}", world.runtime.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_resources_are_given_to_the_running_container() {
+    let world = World::new();
+    let with = |memory: &str| json!({"limits": {"memory": memory}});
+    let mut small = container();
+    small["resources"] = with("64Mi");
+    world.apply(json!({"containers": [small]}));
+    world.until_ready().await;
+    world.change(|pod| pod["spec"]["containers"][0]["resources"] = with("128Mi"));
+    let resized = |pod: &Value| pod["status"]["containerStatuses"][0]["resources"] == with("128Mi");
+    let pod = world.until("resized", resized).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert!(world.runtime.calls().contains(&"limit c Some(134217728)".to_owned()), "{:?}", world.runtime.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_with_unsafe_kernel_parameters_is_not_started() {
+    let world = World::new();
+    world.apply(json!({"containers": [container()],
+        "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}));
+    let pod = world.until("failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+    assert!(!world.runtime.calls().iter().any(|call| call.starts_with("create")));
+}

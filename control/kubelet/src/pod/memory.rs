@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::backoff::{Backoff, Retry};
 
@@ -43,6 +44,14 @@ pub(crate) struct ContainerMemory {
     pub failed_pull: Option<FailedPull>,
     pub retry: Retry,
     pub health: Health,
+    pub applied: Option<Applied>,
+}
+
+/// The resources that a running instance has.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Applied {
+    pub id: String,
+    pub resources: ResourceRequirements,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +98,7 @@ pub(crate) enum Busy {
     Start(String),
     /// By container id.
     Kill(String),
+    Resize(String),
     Discard(String),
     StopSandbox(String),
     RemoveSandbox(String),

@@ -60,7 +60,9 @@ impl Remembered {
     /// What the API server's status says of earlier instances.
     pub(crate) fn from_status(pod: &Pod) -> Self {
         let status = pod.status.as_ref();
-        let lists = status.map(|status| [&status.init_container_statuses, &status.container_statuses]);
+        let lists = status.map(|status| {
+            [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
+        });
         let statuses = lists.into_iter().flatten().flatten().flatten();
         Self { by_name: statuses.map(|status| (status.name.clone(), instances(status))).collect() }
     }

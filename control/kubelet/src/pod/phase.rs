@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use crate::spec::pod_ref::{PodRef, RestartPolicy, is_sidecar};
+use crate::spec::pod_ref::{PodRef, is_sidecar};
+use crate::spec::restart;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -38,9 +39,9 @@ impl Phase {
 
 /// `ended`: no container of this pod will be started again.
 pub(crate) fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], ended: bool) -> Phase {
-    let counts = Counts::of(main);
+    let counts = Counts::of(pod, main);
     let initialisation = Initialisation::of(pod, init);
-    if initialisation == Initialisation::Failed && (ended || pod.restart_policy() == RestartPolicy::Never) {
+    if initialisation == Initialisation::Lost || initialisation == Initialisation::Failed && ended {
         return Phase::Failed;
     }
     if ended && counts.running == 0 {
@@ -55,11 +56,10 @@ pub(crate) fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus
     if counts.running > 0 {
         return Phase::Running;
     }
-    match pod.restart_policy() {
-        RestartPolicy::Always => Phase::Running,
-        _ if counts.succeeded == counts.stopped => Phase::Succeeded,
-        RestartPolicy::Never => Phase::Failed,
-        RestartPolicy::OnFailure => Phase::Running,
+    match counts {
+        Counts { again: 1.., .. } => Phase::Running,
+        Counts { succeeded, stopped, .. } if succeeded == stopped => Phase::Succeeded,
+        _ => Phase::Failed,
     }
 }
 
@@ -69,22 +69,26 @@ struct Counts {
     /// Ended, or waiting to be restarted.
     stopped: usize,
     succeeded: usize,
+    /// Of the stopped ones, those that will run again.
+    again: usize,
     /// Never started.
     waiting: usize,
 }
 
 impl Counts {
-    fn of(statuses: &[ContainerStatus]) -> Self {
+    fn of(pod: &Pod, statuses: &[ContainerStatus]) -> Self {
         let mut counts = Self::default();
-        for status in statuses {
+        for (container, status) in pod.containers().iter().zip(statuses) {
             let state = status.state.as_ref();
             if state.is_some_and(|state| state.running.is_some()) {
                 counts.running += 1;
             } else if let Some(terminated) = state.and_then(|state| state.terminated.as_ref()) {
                 counts.stopped += 1;
                 counts.succeeded += usize::from(terminated.exit_code == 0);
-            } else if status.last_state.as_ref().is_some_and(|last| last.terminated.is_some()) {
+                counts.again += usize::from(restart::again(pod, container, Some(terminated.exit_code)));
+            } else if let Some(last) = status.last_state.as_ref().and_then(|last| last.terminated.as_ref()) {
                 counts.stopped += 1;
+                counts.again += usize::from(restart::again(pod, container, Some(last.exit_code)));
             } else {
                 counts.waiting += 1;
             }
@@ -97,7 +101,9 @@ impl Counts {
 enum Initialisation {
     Done,
     Pending,
+    /// It will be tried again.
     Failed,
+    Lost,
 }
 
 impl Initialisation {
@@ -112,7 +118,8 @@ impl Initialisation {
                 }
             } else if let Some(terminated) = terminated {
                 if terminated.exit_code != 0 {
-                    return Self::Failed;
+                    let again = restart::again(pod, container, Some(terminated.exit_code));
+                    return if again { Self::Failed } else { Self::Lost };
                 }
             } else {
                 let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());

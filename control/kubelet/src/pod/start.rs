@@ -1,6 +1,6 @@
 //! Starts one container: image, environment, mounts, create, start, postStart hook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ use crate::cluster::{ClusterError, chain};
 use crate::events::Severity;
 use crate::image::ensure::ensure;
 use crate::spec::container::{self, Prepared};
-use crate::spec::env::{self, EnvError, EnvObjects};
+use crate::spec::env::{self, EnvError, EnvFile, EnvObjects};
+use crate::spec::env_file;
 use crate::spec::pod_ref::PodRef;
-use crate::spec::service_env;
+use crate::spec::{security, service_env};
 use crate::volume::blocking;
 use crate::volume::mounts;
 
@@ -35,6 +36,8 @@ pub(crate) struct Order {
     pub pod_ips: Vec<IpAddr>,
     /// Cancelled when the pod is to end.
     pub cancelled: CancellationToken,
+    /// The container whose processes an ephemeral one is to see, or why it cannot.
+    pub target: Result<Option<String>, String>,
 }
 
 /// Why a container is not running; the waiting reason and its message.
@@ -102,6 +105,8 @@ pub(crate) async fn start(context: Arc<Context>, order: Order) -> Result<(), Sta
                 "Error: ErrImageNeverPull".to_owned()
             }
             StartError::BadImageName(_) => "Error: InvalidImageName".to_owned(),
+            // Told already, without what the hook said.
+            StartError::PostStart(_) => return result,
             other => format!("Error: {other}"),
         };
         context.events.container(&order.pod, &name, Severity::Warning, "Failed", message);
@@ -111,6 +116,9 @@ pub(crate) async fn start(context: Arc<Context>, order: Order) -> Result<(), Sta
 
 async fn attempt(context: &Arc<Context>, order: &Order) -> Result<(), StartError> {
     let Order { pod, container, .. } = order;
+    if let Some(what) = security::unsupported(pod, container) {
+        return Err(StartError::Config(what.into()));
+    }
     let image = ensure(context, order).await?;
     let env = environment(context, order).await?;
     let pod_dir = context.pod_dir(pod.uid());
@@ -126,13 +134,19 @@ async fn attempt(context: &Arc<Context>, order: &Order) -> Result<(), StartError
         mounts,
         log_path: files::log_path(&pod_dir, &container.name, order.attempt),
         machine_memory: context.settings.machine_memory,
+        processes_of: order.target.clone().map_err(StartError::Config)?,
     };
     let spec = container::container(pod, container, prepared);
     if order.cancelled.is_cancelled() {
         return Err(StartError::Cancelled);
     }
     let create = context.runtime.create_container(&order.sandbox_id, spec).await;
-    let id = create.map_err(|error| StartError::Create(chain(&error)))?;
+    let id = create.map_err(|error| match error {
+        RuntimeError::MayBeRoot(why) => {
+            StartError::Config(format!("{why} (pod: {:?}, container: {})", pod.label(), container.name))
+        }
+        error => StartError::Create(chain(&error)),
+    })?;
     context.events.container(
         pod,
         &container.name,
@@ -179,7 +193,7 @@ async fn environment(context: &Context, order: &Order) -> Result<Vec<(String, St
 }
 
 /// Reads every ConfigMap and Secret that the environment names.
-async fn env_objects(context: &Context, pod: &Pod, container: &Container) -> Result<EnvObjects, ClusterError> {
+async fn env_objects(context: &Context, pod: &Pod, container: &Container) -> Result<EnvObjects, StartError> {
     let mut config_maps = BTreeSet::new();
     let mut secrets = BTreeSet::new();
     for source in container.env_from.iter().flatten() {
@@ -190,7 +204,7 @@ async fn env_objects(context: &Context, pod: &Pod, container: &Container) -> Res
         config_maps.extend(source.config_map_key_ref.as_ref().map(|reference| reference.name.clone()));
         secrets.extend(source.secret_key_ref.as_ref().map(|reference| reference.name.clone()));
     }
-    let mut objects = EnvObjects::default();
+    let mut objects = EnvObjects { files: env_files(context, pod, container).await?, ..EnvObjects::default() };
     for name in config_maps {
         if let Some(object) = context.cluster.config_map(pod.namespace(), &name).await? {
             objects.config_maps.insert(name, object.data.unwrap_or_default());
@@ -203,6 +217,30 @@ async fn env_objects(context: &Context, pod: &Pod, container: &Container) -> Res
         }
     }
     Ok(objects)
+}
+
+/// Reads the files in volumes that single variables come from.
+async fn env_files(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+) -> Result<BTreeMap<(String, String), EnvFile>, StartError> {
+    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let mut files = BTreeMap::new();
+    for selector in sources.filter_map(|source| source.file_key_ref.as_ref()) {
+        let volume = pod.pod_spec().volumes.iter().flatten().find(|volume| volume.name == selector.volume_name);
+        let root = volume.and_then(|volume| crate::volume::path(&context.pod_dir(pod.uid()), volume));
+        let root = root.ok_or_else(|| StartError::Config(format!("volume {:?} not found", selector.volume_name)))?;
+        let path = selector.path.clone();
+        let text = blocking(move || mounts::read_beneath(&root, &path)).await;
+        let file = match text {
+            Ok(text) => Some(env_file::parse(&text).map_err(StartError::Config)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(StartError::Config(format!("{}: {error}", selector.path))),
+        };
+        files.insert((selector.volume_name.clone(), selector.path.clone()), file);
+    }
+    Ok(files)
 }
 
 async fn prepare_mounts(
@@ -236,14 +274,14 @@ async fn post_start(context: &Arc<Context>, order: &Order, id: String) -> Result
         },
         () = order.cancelled.cancelled() => return Err(StartError::Cancelled),
     };
-    let message = format!("PostStartHook failed: {failure}");
     let name = &order.container.name;
-    context.events.container(&order.pod, name, Severity::Warning, "FailedPostStartHook", message.clone());
+    // What the hook said may be secret; upstream keeps it out of events, too.
+    context.events.container(&order.pod, name, Severity::Warning, "FailedPostStartHook", "PostStartHook failed");
     context.events.container(&order.pod, name, Severity::Normal, "Killing", format!("FailedPostStartHook: {name}"));
     let grace_s = order.pod.pod_spec().termination_grace_period_seconds.unwrap_or(GRACE_AFTER_HOOK_S);
     let doomed = Kill { id, name: name.clone(), cause: KillCause::Stopping, grace_s, with_hook: false };
     if let Err(error) = kill(Arc::clone(context), Arc::clone(&order.pod), doomed, pod_ip).await {
         tracing::warn!(container = %name, error = %chain(&error), "cannot stop a container after its postStart hook failed");
     }
-    Err(StartError::PostStart(message))
+    Err(StartError::PostStart(failure))
 }

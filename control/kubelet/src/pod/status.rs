@@ -6,14 +6,14 @@ use control_runtime::{Container as Instance, ContainerState as Seen};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::memory::Memory;
 use super::observed::Observed;
 use super::phase::{self, Phase};
-use crate::spec::pod_ref::{PodRef, is_sidecar};
+use crate::spec::pod_ref::{PodRef, as_container, is_sidecar};
 use crate::spec::resources::qos;
 
 #[derive(Debug)]
@@ -65,6 +65,7 @@ pub(crate) fn compute(input: &Input<'_>) -> PodStatus {
         observed_generation: pod.metadata.generation,
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
+        ephemeral_container_statuses: ephemeral_statuses(input),
         ..old
     }
 }
@@ -86,6 +87,16 @@ fn container_statuses(input: &Input<'_>) -> (Vec<ContainerStatus>, Vec<Container
     let init = input.pod.init_containers().iter().map(|container| container_status(input, container, true)).collect();
     let main = input.pod.containers().iter().map(|container| container_status(input, container, false)).collect();
     (init, main)
+}
+
+/// Ephemeral containers are never ready: nothing depends on them.
+fn ephemeral_statuses(input: &Input<'_>) -> Option<Vec<ContainerStatus>> {
+    let containers = input.pod.ephemeral_containers().iter().filter_map(as_container);
+    let statuses = containers.map(|container| {
+        let status = container_status(input, &container, false);
+        ContainerStatus { ready: false, started: None, ..status }
+    });
+    Some(statuses.collect()).filter(|list: &Vec<_>| !list.is_empty())
 }
 
 fn container_status(input: &Input<'_>, container: &Container, init: bool) -> ContainerStatus {
@@ -110,6 +121,9 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Con
         started && (container.readiness_probe.is_none() || health.is_some_and(|health| health.ready))
     };
     let spec_image = container.image.clone().unwrap_or_default();
+    let memory = input.memory.containers.get(name);
+    let applied = memory.and_then(|memory| memory.applied.as_ref());
+    let applied = applied.filter(|applied| current.is_some_and(|current| current.id == applied.id));
     ContainerStatus {
         name: name.clone(),
         image: current.map(|current| current.image.clone()).filter(|image| is_name(image)).unwrap_or(spec_image),
@@ -120,7 +134,21 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Con
         started: Some(started),
         state: Some(state),
         last_state: Some(last.map(exited).unwrap_or_default()),
+        resources: applied.filter(|_| is_running).map(|applied| applied.resources.clone()),
+        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        volume_mounts: container.volume_mounts.as_ref().map(|mounts| mounts.iter().map(mounted).collect()),
         ..ContainerStatus::default()
+    }
+}
+
+fn mounted(mount: &VolumeMount) -> VolumeMountStatus {
+    let read_only = mount.read_only.unwrap_or(false);
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: Some(read_only).filter(|read_only| *read_only),
+        recursive_read_only: read_only.then(|| "Disabled".into()),
+        ..VolumeMountStatus::default()
     }
 }
 

@@ -1,5 +1,8 @@
 //! The loop of one pod: look, decide, act, report.
 
+mod acts;
+mod outcomes;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +14,21 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
+use super::backoff::{BACKOFF_MAX, BACKOFF_MIN};
 use super::context::Context;
-use super::decide::{self, Action, Kill};
-use super::effects::{self, EffectError};
+use super::decide::{self, Action};
+use super::effects::EffectError;
 use super::files;
-use super::kill::kill;
 use super::manager::Index;
-use super::memory::{Busy, Condemned, FailedPull, Memory, Reason};
+use super::memory::{Applied, Busy, Memory, Reason};
 use super::observed::{Observed, Remembered};
 use super::phase::Phase;
 use super::probes::Probes;
-use super::start::{self, StartError};
+use super::start::StartError;
 use super::status::{self, Input};
 use super::status_writer::StatusWriter;
-use crate::cluster::chain;
 use crate::events::Severity;
-use crate::probe::{self, Outcome, Report};
+use crate::probe::Report;
 use crate::spec::pod_ref::{PodRef, version};
 use crate::volume::{VolumeError, Volumes};
 
@@ -59,6 +60,7 @@ enum Done {
     Sandbox(Result<Vec<std::net::IpAddr>, EffectError>),
     Started { name: String, result: Result<(), StartError> },
     Killed { id: String, failure: Option<String> },
+    Resized { applied: Applied, name: String, failure: Option<String> },
     Discarded { id: String },
     SandboxStopped { id: String, result: Result<(), EffectError> },
     SandboxRemoved { id: String, result: Result<(), EffectError> },
@@ -284,7 +286,8 @@ impl Worker {
         let statuses: Vec<_> = statuses.into_iter().flatten().flatten().flatten().collect();
         for container in self.observed.containers.iter().filter(|container| container.state == ContainerState::Running)
         {
-            let health = &mut self.memory.containers.entry(container.name.clone()).or_default().health;
+            let memory = self.memory.containers.entry(container.name.clone()).or_default();
+            let health = &mut memory.health;
             if health.container_id == container.id {
                 continue;
             }
@@ -294,6 +297,10 @@ impl Worker {
             health.ready = known.is_some_and(|known| known.ready);
             health.started = known.is_some_and(|known| known.started.unwrap_or(false));
             health.condemned = None;
+            let resources = known.and_then(|known| known.resources.clone());
+            let resources = resources.or_else(|| self.pod.container(&container.name)?.resources);
+            let applied = Applied { id: container.id.clone(), resources: resources.unwrap_or_default() };
+            memory.applied.get_or_insert(applied);
         }
     }
 
@@ -336,296 +343,4 @@ impl Worker {
             _ => far,
         }
     }
-
-    fn set_up_volumes(&mut self) {
-        self.memory.busy.insert(Busy::Volumes);
-        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
-        let facts = context.facts(&self.memory.pod_ips);
-        self.effects
-            .spawn(async move { Done::Volumes(context.volumes.set_up(&pod, &facts, crate::clock::now()).await) });
-    }
-
-    fn act(&mut self, action: Action, now: Timestamp) {
-        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
-        match action {
-            Action::SetUpVolumes => self.set_up_volumes(),
-            Action::RunSandbox { attempt } => {
-                if attempt > 0 && self.memory.sandbox_retry.failures() == 0 {
-                    let message = "Pod sandbox changed, it will be killed and re-created.";
-                    context.events.pod(&pod, Severity::Normal, "SandboxChanged", message);
-                }
-                self.memory.busy.insert(Busy::Sandbox);
-                self.effects.spawn(async move { Done::Sandbox(effects::run_sandbox(context, pod, attempt).await) });
-            }
-            Action::Start { name, attempt } => self.start(name, attempt, now),
-            Action::Kill(order) => self.kill(order, now),
-            Action::Discard { id, name, attempt } => {
-                self.memory.busy.insert(Busy::Discard(id.clone()));
-                let pod_dir = context.pod_dir(pod.uid());
-                self.effects.spawn(async move {
-                    match held_back(context.runtime.remove_container(&id).await).await {
-                        Ok(()) => files::forget_instance(&pod_dir, &name, attempt),
-                        Err(error) => {
-                            tracing::warn!(container = %id, error = %chain(&error), "cannot remove a dead container")
-                        }
-                    }
-                    Done::Discarded { id }
-                });
-            }
-            Action::StopSandbox { id } => {
-                self.memory.busy.insert(Busy::StopSandbox(id.clone()));
-                let host_network = pod.host_network();
-                self.effects.spawn(async move {
-                    let result = held_back(effects::stop_sandbox(context, id.clone(), host_network).await).await;
-                    Done::SandboxStopped { id, result }
-                });
-            }
-            Action::RemoveSandbox { id } => {
-                self.memory.busy.insert(Busy::RemoveSandbox(id.clone()));
-                self.effects.spawn(async move {
-                    let result = held_back(effects::remove_sandbox(context, id.clone()).await).await;
-                    Done::SandboxRemoved { id, result }
-                });
-            }
-            Action::Fail { reason, message } => {
-                context.events.pod(&pod, Severity::Normal, reason, message.clone());
-                self.memory.failed = Some(Reason::new(reason, message));
-            }
-            Action::Delete => {
-                self.memory.busy.insert(Busy::Delete);
-                let sandboxes = self.observed.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
-                let (gone, flushed) = (self.memory.gone, self.writer.flushed());
-                self.effects.spawn(async move {
-                    if !gone {
-                        flushed.await;
-                    }
-                    Done::Deleted(held_back(effects::delete(context, pod, sandboxes, gone).await).await)
-                });
-            }
-        }
-    }
-
-    fn start(&mut self, name: String, attempt: u32, now: Timestamp) {
-        let containers = self.pod.init_containers().iter().chain(self.pod.containers());
-        let Some(container) = containers.into_iter().find(|container| container.name == name).cloned() else { return };
-        let Some(sandbox) = self.observed.ready_sandbox() else { return };
-        let sandbox_id = sandbox.id.clone();
-        let last = self.observed.latest(&name).filter(|last| last.state == ContainerState::Exited);
-        if let Some(finished) = last.map(|last| last.finished_at.unwrap_or(now)) {
-            let memory = self.memory.container(&name);
-            memory.backoff = Some(Backoff::restarted(memory.backoff.as_ref(), finished, now));
-        }
-        self.memory.busy.insert(Busy::Start(name.clone()));
-        let order = start::Order {
-            pod: Arc::clone(&self.pod),
-            container,
-            attempt,
-            sandbox_id,
-            pod_ips: self.memory.pod_ips.clone(),
-            cancelled: self.ending.clone(),
-        };
-        let context = Arc::clone(&self.context);
-        self.effects.spawn(async move { Done::Started { name, result: start::start(context, order).await } });
-    }
-
-    fn kill(&mut self, order: Kill, now: Timestamp) {
-        let id = order.id.clone();
-        let deadline = now.saturating_add(SignedDuration::from_secs(order.grace_s)).unwrap_or(Timestamp::MAX);
-        self.memory.kill_deadlines.insert(id.clone(), deadline);
-        self.memory.busy.insert(Busy::Kill(id.clone()));
-        if let Some(longer) = self.kills.remove(&id) {
-            longer.abort();
-        }
-        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
-        let pod_ip = self.memory.pod_ips.first().copied();
-        let handle = self.effects.spawn({
-            let id = id.clone();
-            async move {
-                let failure = held_back(kill(context, pod, order, pod_ip).await).await.err().map(|error| chain(&error));
-                Done::Killed { id, failure }
-            }
-        });
-        self.kills.insert(id, handle);
-    }
-
-    fn settle(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        let now = crate::clock::now();
-        self.stale = true;
-        match done {
-            // A kill that a shorter one replaced.
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => {
-                tracing::error!(pod = %self.pod.label(), %error, "an effect panicked");
-                self.memory.busy.clear();
-            }
-            Ok(Done::Volumes(result)) => self.volumes_done(result, now),
-            Ok(Done::Sandbox(result)) => self.sandbox_done(result, now),
-            Ok(Done::Started { name, result }) => self.started(&name, result, now),
-            Ok(Done::Killed { id, failure }) => {
-                if let Some(error) = failure {
-                    tracing::warn!(pod = %self.pod.label(), container = %id, error, "cannot stop a container");
-                    self.count_failure("kill");
-                }
-                self.kills.remove(&id);
-                self.memory.kill_deadlines.remove(&id);
-                self.memory.busy.remove(&Busy::Kill(id));
-            }
-            Ok(Done::Discarded { id }) => {
-                self.memory.busy.remove(&Busy::Discard(id));
-            }
-            Ok(Done::SandboxStopped { id, result }) => {
-                self.memory.busy.remove(&Busy::StopSandbox(id.clone()));
-                match result {
-                    Ok(()) => {
-                        self.memory.pod_ips.clear();
-                        self.memory.stopped_sandboxes.insert(id);
-                    }
-                    Err(error) => self.failed_effect("stop-sandbox", &error),
-                }
-            }
-            Ok(Done::SandboxRemoved { id, result }) => {
-                self.memory.busy.remove(&Busy::RemoveSandbox(id.clone()));
-                match result {
-                    Ok(()) => {
-                        self.memory.stopped_sandboxes.remove(&id);
-                        self.index.disown(&id);
-                    }
-                    Err(error) => self.failed_effect("remove-sandbox", &error),
-                }
-            }
-            Ok(Done::Deleted(result)) => {
-                self.memory.busy.remove(&Busy::Delete);
-                match result {
-                    Ok(()) => self.finished = true,
-                    Err(error) => self.failed_effect("delete", &error),
-                }
-                self.stale = !self.finished;
-            }
-        }
-    }
-
-    fn failed_effect(&self, effect: &'static str, error: &dyn std::error::Error) {
-        tracing::warn!(pod = %self.pod.label(), effect, error = %chain(error), "an effect failed");
-        self.count_failure(effect);
-    }
-
-    fn count_failure(&self, effect: &'static str) {
-        self.context.metrics.effect_errors.with_label_values(&[effect]).inc();
-    }
-
-    /// Takes the time once, when every container runs for the first time.
-    fn note_running(&mut self, now: Timestamp) {
-        if self.memory.has_run
-            || !self.pod.containers().iter().all(|container| self.observed.is_running(&container.name))
-        {
-            return;
-        }
-        self.memory.has_run = true;
-        if self.memory.made_sandbox {
-            let seconds = now.duration_since(self.memory.seen_at).as_secs_f64();
-            self.context.metrics.pod_start_seconds.observe(seconds);
-        }
-    }
-
-    fn volumes_done(&mut self, result: Result<Timestamp, VolumeError>, now: Timestamp) {
-        self.memory.busy.remove(&Busy::Volumes);
-        match result {
-            Ok(again) => {
-                self.memory.volumes_ready = true;
-                self.memory.volumes_retry.reset();
-                self.volumes_due = Some(again);
-            }
-            Err(error) => {
-                let (first, max) = VOLUMES_RETRY;
-                self.memory.volumes_retry.failed(now, first, max);
-                // A pod that is set up keeps what it has and tries again.
-                self.volumes_due = self.memory.volumes_retry.wait(now);
-                self.count_failure("volumes");
-                self.context.events.pod(&self.pod, Severity::Warning, "FailedMount", chain(&error));
-            }
-        }
-    }
-
-    fn sandbox_done(&mut self, result: Result<Vec<std::net::IpAddr>, EffectError>, now: Timestamp) {
-        self.memory.busy.remove(&Busy::Sandbox);
-        match result {
-            Ok(ips) => {
-                self.memory.sandbox_retry.reset();
-                self.memory.made_sandbox = true;
-                self.memory.pod_ips = if self.pod.host_network() { Vec::new() } else { ips };
-            }
-            Err(error) => {
-                let (first, max) = SANDBOX_RETRY;
-                self.memory.sandbox_retry.failed(now, first, max);
-                self.count_failure("run-sandbox");
-                let message = format!("Failed to create pod sandbox: {error}");
-                self.context.events.pod(&self.pod, Severity::Warning, "FailedCreatePodSandBox", message);
-            }
-        }
-    }
-
-    fn started(&mut self, name: &str, result: Result<(), StartError>, now: Timestamp) {
-        self.memory.busy.remove(&Busy::Start(name.to_owned()));
-        let outcome = result.as_ref().map_or_else(StartError::reason, |()| "started");
-        self.context.metrics.container_starts.with_label_values(&[outcome]).inc();
-        let memory = self.memory.containers.entry(name.to_owned()).or_default();
-        let error = match result {
-            Ok(()) => {
-                memory.waiting = None;
-                memory.failed_pull = None;
-                memory.retry.reset();
-                return;
-            }
-            Err(StartError::Cancelled) => return,
-            Err(error) => error,
-        };
-        memory.waiting = Some(Reason::new(error.reason(), error.to_string()));
-        memory.failed_pull = match &error {
-            StartError::Pull { image, .. } => Some(FailedPull { image: image.clone(), at: now }),
-            _ => None,
-        };
-        match error {
-            // An instance that ended is held back by its restart delay.
-            StartError::PostStart(_) => {}
-            StartError::Pull { .. } | StartError::NeverPull(_) => {
-                memory.retry.failed(now, IMAGE_RETRY.0, IMAGE_RETRY.1)
-            }
-            _ => memory.retry.failed(now, START_RETRY.0, START_RETRY.1),
-        }
-    }
-
-    fn report(&mut self, report: Report) {
-        match report {
-            Report::Failed(instance, outcome) => {
-                let kind = instance.kind.name();
-                let message = match outcome {
-                    Outcome::Failure(text) => format!("{kind} probe failed: {text}"),
-                    Outcome::Error(text) => format!("{kind} probe errored: {text}"),
-                    Outcome::Success => return,
-                };
-                self.context.events.container(&self.pod, &instance.container, Severity::Warning, "Unhealthy", message);
-            }
-            Report::Result(instance, result) => {
-                let health = &mut self.memory.container(&instance.container).health;
-                if health.container_id != instance.container_id {
-                    return;
-                }
-                match (instance.kind, result) {
-                    (probe::Kind::Readiness, ready) => health.ready = ready,
-                    (probe::Kind::Startup, true) => health.started = true,
-                    (probe::Kind::Startup, false) => health.condemned = Some(Condemned::Startup),
-                    (probe::Kind::Liveness, false) => health.condemned = Some(Condemned::Liveness),
-                    (probe::Kind::Liveness, true) => {}
-                }
-            }
-        }
-    }
-}
-
-/// A failed effect stays under way for a moment, so that it is not tried again at once.
-async fn held_back<T, E>(result: Result<T, E>) -> Result<T, E> {
-    if result.is_err() {
-        tokio::time::sleep(EFFECT_RETRY).await;
-    }
-    result
 }

@@ -85,7 +85,9 @@ fn redirected(target: &HttpTarget, location: &str) -> Option<HttpTarget> {
 }
 
 async fn get(target: &HttpTarget) -> Result<Answer, Error> {
-    let stream = TcpStream::connect(join(&target.host, target.port)).await?;
+    let address = join(&target.host, target.port);
+    let stream = TcpStream::connect(&address).await;
+    let stream = stream.map_err(|error| format!("dial tcp {address}: connect: {}", super::cause(&error)))?;
     stream.set_nodelay(true)?;
     if target.https {
         let name = ServerName::try_from(target.host.clone())?;

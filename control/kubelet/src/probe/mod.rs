@@ -78,6 +78,17 @@ impl Timing {
     }
 }
 
+/// A failed connect as Go words it, which people search their events for.
+pub(crate) fn cause(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::HostUnreachable => "no route to host".into(),
+        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
+        std::io::ErrorKind::ConnectionReset => "connection reset by peer".into(),
+        _ => error.to_string(),
+    }
+}
+
 /// Asks one target; the outcome comes within the timeout.
 pub(crate) struct Prober {
     pub runtime: Arc<dyn PodRuntime>,

@@ -103,8 +103,7 @@ impl Routes {
         let Some((pod, observed)) = self.index.find(namespace, name) else {
             return text(StatusCode::NOT_FOUND, &format!("pod \"{name}\" not found\n"));
         };
-        let known = pod.containers().iter().chain(pod.init_containers()).any(|known| known.name == container);
-        if !known {
+        if pod.container(container).is_none() {
             return text(StatusCode::NOT_FOUND, &format!("container \"{container}\" not found in pod \"{name}\"\n"));
         }
         let previous = query.get("previous").is_some_and(|value| truth(value));

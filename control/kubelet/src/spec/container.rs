@@ -23,6 +23,8 @@ pub(crate) struct Prepared {
     pub mounts: Vec<Mount>,
     pub log_path: PathBuf,
     pub machine_memory: u64,
+    /// Identifier of the container whose processes it is to see.
+    pub processes_of: Option<String>,
 }
 
 pub(crate) fn sandbox(pod: &Pod, attempt: u32) -> SandboxSpec {
@@ -75,6 +77,7 @@ pub(crate) fn container(pod: &Pod, container: &Container, prepared: Prepared) ->
         read_only_root: security.read_only_root,
         no_new_privileges: security.no_new_privileges,
         run_as_non_root: security.run_as_non_root,
+        seccomp_unconfined: security.seccomp_unconfined,
         add_capabilities: security.add_capabilities,
         drop_capabilities: security.drop_capabilities,
         resources: resources::cgroup_values(pod, container, prepared.machine_memory),
@@ -82,6 +85,8 @@ pub(crate) fn container(pod: &Pod, container: &Container, prepared: Prepared) ->
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         log_path: prepared.log_path,
+        stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
+        processes_of: prepared.processes_of,
         labels,
         env: prepared.env,
     }
@@ -127,6 +132,7 @@ mod tests {
             mounts: vec![],
             log_path: "/logs/c/2.log".into(),
             machine_memory: 1 << 30,
+            processes_of: None,
         };
         let spec = container(&pod, &pod.containers()[0], prepared);
         assert_eq!((spec.command, spec.args), (vec!["sh".into(), "-c".into()], vec!["echo 1 $(A)".to_owned()]));

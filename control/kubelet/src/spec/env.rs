@@ -11,7 +11,12 @@ use super::fields::{self, FieldError, PodFacts};
 pub(crate) struct EnvObjects {
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// By volume and path.
+    pub files: BTreeMap<(String, String), EnvFile>,
 }
+
+/// The variables of a file in a volume; none if there is no such file.
+pub(crate) type EnvFile = Option<BTreeMap<String, String>>;
 
 /// Why a container cannot be made yet; waiting reason `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -165,6 +170,14 @@ fn from_source(
             None => Err(missing("Secret", &reference.name, &reference.key)),
         };
     }
+    if let Some(selector) = &source.file_key_ref {
+        let file = objects.files.get(&(selector.volume_name.clone(), selector.path.clone()));
+        return match file.and_then(Option::as_ref).and_then(|file| file.get(&selector.key)) {
+            Some(value) => Ok(Some(value.clone())),
+            None if selector.optional.unwrap_or(false) => Ok(None),
+            None => Err(missing("file", &selector.path, &selector.key)),
+        };
+    }
     Err(EnvError::Source(variable.into()))
 }
 
@@ -208,6 +221,7 @@ mod tests {
         EnvObjects {
             config_maps: [("cm".into(), text(&[("color", "red"), ("bad=key", "x")]))].into(),
             secrets: [("sec".into(), [("pw".into(), b"hush".to_vec())].into())].into(),
+            files: [(("v".into(), "env".into()), Some([("K".into(), "from a file".into())].into()))].into(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Short names for the parts of a Pod that everything here asks for.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 /// Accessors that do without the options of the generated types.
 pub(crate) trait PodRef {
@@ -10,6 +10,9 @@ pub(crate) trait PodRef {
     fn pod_spec(&self) -> &PodSpec;
     fn init_containers(&self) -> &[Container];
     fn containers(&self) -> &[Container];
+    fn ephemeral_containers(&self) -> &[EphemeralContainer];
+    /// The container of this name, of whatever kind.
+    fn container(&self, name: &str) -> Option<Container>;
     fn restart_policy(&self) -> RestartPolicy;
     fn host_network(&self) -> bool;
     fn host_name(&self) -> String;
@@ -24,6 +27,16 @@ pub(crate) enum RestartPolicy {
     Always,
     OnFailure,
     Never,
+}
+
+impl RestartPolicy {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "Never" => Self::Never,
+            "OnFailure" => Self::OnFailure,
+            _ => Self::Always,
+        }
+    }
 }
 
 static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
@@ -56,12 +69,20 @@ impl PodRef for Pod {
         &self.pod_spec().containers
     }
 
-    fn restart_policy(&self) -> RestartPolicy {
-        match self.pod_spec().restart_policy.as_deref() {
-            Some("Never") => RestartPolicy::Never,
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            _ => RestartPolicy::Always,
+    fn ephemeral_containers(&self) -> &[EphemeralContainer] {
+        self.pod_spec().ephemeral_containers.as_deref().unwrap_or_default()
+    }
+
+    fn container(&self, name: &str) -> Option<Container> {
+        let mut lasting = self.containers().iter().chain(self.init_containers());
+        if let Some(found) = lasting.find(|container| container.name == name) {
+            return Some(found.clone());
         }
+        self.ephemeral_containers().iter().find(|container| container.name == name).and_then(as_container)
+    }
+
+    fn restart_policy(&self) -> RestartPolicy {
+        RestartPolicy::parse(self.pod_spec().restart_policy.as_deref().unwrap_or_default())
     }
 
     fn host_network(&self) -> bool {
@@ -69,7 +90,9 @@ impl PodRef for Pod {
     }
 
     fn host_name(&self) -> String {
-        let wanted = self.pod_spec().hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(self.name());
+        let spec = self.pod_spec();
+        let wanted = spec.hostname_override.as_deref().or(spec.hostname.as_deref());
+        let wanted = wanted.filter(|name| !name.is_empty()).unwrap_or(self.name());
         wanted[..wanted.len().min(HOST_NAME_MAX)].trim_end_matches(['-', '.']).to_owned()
     }
 
@@ -80,6 +103,11 @@ impl PodRef for Pod {
     fn label(&self) -> String {
         format!("{}_{}({})", self.name(), self.namespace(), self.uid())
     }
+}
+
+/// An ephemeral container has the fields of any other, and one more.
+pub(crate) fn as_container(ephemeral: &EphemeralContainer) -> Option<Container> {
+    serde_json::to_value(ephemeral).and_then(serde_json::from_value).ok()
 }
 
 /// The object's resource version as a number, to tell newer from older (comparable since Kubernetes 1.35).
@@ -94,6 +122,12 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
 
 /// The field path of a container, as events name it.
 pub(crate) fn field_path(pod: &Pod, container: &str) -> String {
-    let list = if pod.init_containers().iter().any(|c| c.name == container) { "initContainers" } else { "containers" };
+    let list = if pod.init_containers().iter().any(|c| c.name == container) {
+        "initContainers"
+    } else if pod.ephemeral_containers().iter().any(|c| c.name == container) {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
     format!("spec.{list}{{{container}}}")
 }

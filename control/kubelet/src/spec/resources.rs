@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use control_runtime::Resources;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::pod_ref::PodRef;
@@ -61,6 +61,34 @@ pub(crate) fn cgroup(pod: &Pod) -> String {
         Qos::Guaranteed => format!("pod{uid}"),
         Qos::Burstable => format!("burstable/pod{uid}"),
         Qos::BestEffort => format!("besteffort/pod{uid}"),
+    }
+}
+
+/// How a running container comes to other resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Live,
+    /// Its resize policy wants it started anew.
+    Restart,
+}
+
+/// What is to be done for a container that runs with `applied`.
+pub(crate) fn change(applied: &ResourceRequirements, wanted: &Container) -> Option<Change> {
+    let before = Container { resources: Some(applied.clone()), ..Container::default() };
+    let differs = |name: &str| {
+        [Side::Request, Side::Limit]
+            .into_iter()
+            .any(|side| get(&before, name, side).and_then(milli) != get(wanted, name, side).and_then(milli))
+    };
+    let changed: Vec<&str> = ["cpu", "memory"].into_iter().filter(|name| differs(name)).collect();
+    let restarts = |name: &str| {
+        let mut policies = wanted.resize_policy.iter().flatten();
+        policies.any(|policy| policy.resource_name == name && policy.restart_policy == "RestartContainer")
+    };
+    match changed.as_slice() {
+        [] => None,
+        changed if changed.iter().any(|name| restarts(name)) => Some(Change::Restart),
+        _ => Some(Change::Live),
     }
 }
 
@@ -132,6 +160,23 @@ mod tests {
             .map(|(index, resources)| json!({"name": format!("c{index}"), "resources": resources}))
             .collect();
         serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}})).unwrap()
+    }
+
+    #[test]
+    fn a_resize_restarts_only_where_its_policy_says_so() {
+        let of = |limits: Value, policy: Value| -> Container {
+            serde_json::from_value(json!({"name": "c", "resources": {"limits": limits}, "resizePolicy": policy}))
+                .unwrap()
+        };
+        let before = of(json!({"cpu": "1", "memory": "64Mi"}), json!([])).resources.unwrap();
+        let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+        for (limits, expected) in [
+            (json!({"cpu": "1000m", "memory": "65536Ki"}), None),
+            (json!({"cpu": "2", "memory": "64Mi"}), Some(Change::Live)),
+            (json!({"cpu": "2", "memory": "128Mi"}), Some(Change::Restart)),
+        ] {
+            assert_eq!(change(&before, &of(limits.clone(), policy.clone())), expected, "{limits}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Pod and container security contexts as one set of values; the container's win.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 
 use super::pod_ref::PodRef;
 
@@ -13,6 +13,7 @@ pub(crate) struct Security {
     pub read_only_root: bool,
     pub no_new_privileges: bool,
     pub run_as_non_root: bool,
+    pub seccomp_unconfined: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
 }
@@ -36,13 +37,28 @@ pub(crate) fn of(pod: &Pod, container: &Container) -> Security {
             .and_then(|own| own.run_as_non_root)
             .or_else(|| pod.and_then(|pod| pod.run_as_non_root))
             .unwrap_or(false),
+        seccomp_unconfined: seccomp(pod, own).is_some_and(|profile| profile.type_ == "Unconfined"),
         add_capabilities: names(capabilities.and_then(|list| list.add.as_ref())),
         drop_capabilities: names(capabilities.and_then(|list| list.drop.as_ref())),
     }
 }
 
+/// The system call filter that is asked for; without one it is the runtime's own.
+fn seccomp<'a>(pod: Option<&'a PodSecurityContext>, own: Option<&'a SecurityContext>) -> Option<&'a SeccompProfile> {
+    let own = own.and_then(|own| own.seccomp_profile.as_ref());
+    own.or_else(|| pod.and_then(|pod| pod.seccomp_profile.as_ref()))
+}
+
+/// What this node cannot give a container, if that is asked for.
+pub(crate) fn unsupported(pod: &Pod, container: &Container) -> Option<&'static str> {
+    let of_pod = pod.pod_spec().security_context.as_ref();
+    let profile = seccomp(of_pod, container.security_context.as_ref());
+    let localhost = profile.is_some_and(|profile| profile.type_ == "Localhost");
+    localhost.then_some("seccomp profiles of type Localhost are not supported by this node")
+}
+
 /// The group that owns the pod's volumes.
-pub(crate) fn fs_group(context: Option<&k8s_openapi::api::core::v1::PodSecurityContext>) -> Option<i64> {
+pub(crate) fn fs_group(context: Option<&PodSecurityContext>) -> Option<i64> {
     context.and_then(|context| context.fs_group)
 }
 
@@ -51,6 +67,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_filter_can_be_left_out_but_not_replaced() {
+        let with = |pod: &str, own: &str| -> Pod {
+            let profile =
+                |kind: &str| if kind.is_empty() { json!({}) } else { json!({"seccompProfile": {"type": kind}}) };
+            serde_json::from_value(json!({"spec": {"securityContext": profile(pod),
+                "containers": [{"name": "c", "securityContext": profile(own)}]}}))
+            .unwrap()
+        };
+        for (pod, own, open) in [
+            ("", "", false),
+            ("Unconfined", "", true),
+            ("Unconfined", "RuntimeDefault", false),
+            ("", "Unconfined", true),
+        ] {
+            let pod = with(pod, own);
+            assert_eq!(of(&pod, &pod.containers()[0]).seccomp_unconfined, open);
+            assert_eq!(unsupported(&pod, &pod.containers()[0]), None);
+        }
+        let pod = with("", "Localhost");
+        assert!(unsupported(&pod, &pod.containers()[0]).is_some());
+    }
 
     #[test]
     fn the_container_wins_over_the_pod() {
@@ -70,6 +109,7 @@ mod tests {
                 read_only_root: true,
                 no_new_privileges: true,
                 run_as_non_root: true,
+                seccomp_unconfined: false,
                 add_capabilities: vec!["NET_BIND_SERVICE".into()],
                 drop_capabilities: vec!["ALL".into()],
             }

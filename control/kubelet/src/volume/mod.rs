@@ -9,6 +9,7 @@ pub(crate) mod mount;
 pub(crate) mod mounts;
 mod payload;
 mod tokens;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,6 +32,8 @@ use tokens::Tokens;
 
 /// Changed ConfigMaps and Secrets arrive in pods within this time.
 const REFRESH: SignedDuration = SignedDuration::from_secs(60);
+/// How often what a limited volume holds is added up.
+const USAGE_CHECK: SignedDuration = SignedDuration::from_secs(10);
 const MODE_DEFAULT: i32 = 0o644;
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,9 @@ pub(crate) enum VolumeError {
         #[source]
         source: SetUpError,
     },
+    /// A volume holds more than it may: the pod has to go.
+    #[error("{0}")]
+    Exceeded(String),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,8 @@ pub(crate) enum SetUpError {
     Path(String),
     #[error("volume source is not supported by this node")]
     Unsupported,
+    #[error("holds more than {limit}")]
+    Exceeded { limit: String },
     #[error("hostPath type check failed: {path} is not a {wanted}")]
     HostPath { path: String, wanted: &'static str },
     #[error(transparent)]
@@ -87,7 +95,13 @@ impl Volumes {
         let mut again = now.saturating_add(REFRESH).unwrap_or(Timestamp::MAX);
         for volume in pod.pod_spec().volumes.iter().flatten() {
             let refreshed = self.set_up_one(pod, facts, volume, now).await;
-            let next = refreshed.map_err(|source| VolumeError::SetUp { volume: volume.name.clone(), source })?;
+            let next = refreshed.map_err(|source| match source {
+                SetUpError::Exceeded { limit } => VolumeError::Exceeded(format!(
+                    "Usage of EmptyDir volume {:?} exceeds the limit {limit:?}.",
+                    volume.name
+                )),
+                source => VolumeError::SetUp { volume: volume.name.clone(), source },
+            })?;
             again = next.map_or(again, |next| next.min(again));
         }
         Ok(again)
@@ -95,7 +109,11 @@ impl Volumes {
 
     /// Whether the pod has volumes whose content can change.
     pub(crate) fn is_refreshable(pod: &Pod) -> bool {
-        pod.pod_spec().volumes.iter().flatten().any(|volume| kind(volume).is_some_and(|kind| kind != "empty-dir"))
+        let is_watched = |volume: &Volume| match &volume.empty_dir {
+            Some(source) => disk_limit(source).is_some(),
+            None => kind(volume).is_some(),
+        };
+        pod.pod_spec().volumes.iter().flatten().any(is_watched)
     }
 
     /// Unmounts and removes everything below the pod's directory.
@@ -138,8 +156,18 @@ impl Volumes {
         let mounter = Arc::clone(&self.mounter);
         if let Some(source) = volume.empty_dir.clone() {
             let place = directory.clone();
-            blocking(move || empty_dir(&*mounter, &place, &source, group)).await.map_err(SetUpError::io(&directory))?;
-            return Ok(None);
+            let limit = disk_limit(&source);
+            let work = move || {
+                empty_dir(&*mounter, &place, &source, group)?;
+                limit.map(|_| usage::bytes(&place)).transpose()
+            };
+            let used = blocking(work).await.map_err(SetUpError::io(&directory))?;
+            let Some((limit, used)) = limit.zip(used) else { return Ok(None) };
+            if used > limit {
+                let source = volume.empty_dir.as_ref().and_then(|source| source.size_limit.clone());
+                return Err(SetUpError::Exceeded { limit: source.unwrap_or_default().0 });
+            }
+            return Ok(now.saturating_add(USAGE_CHECK).ok());
         }
         let (payload, renewal) = self.payload(pod, facts, volume, now).await?;
         let in_memory = volume.config_map.is_none();
@@ -264,6 +292,12 @@ fn empty_dir(mounter: &dyn Mounter, path: &Path, source: &EmptyDirVolumeSource, 
 }
 
 /// Directories above the volume are for the node only, the volume itself for everyone who has it mounted.
+/// The limit of a volume on disk; one in memory is limited by its file system.
+fn disk_limit(source: &EmptyDirVolumeSource) -> Option<u64> {
+    let limit = source.size_limit.as_ref().filter(|_| source.medium.as_deref() != Some("Memory"))?;
+    quantity::units(limit).and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0)
+}
+
 fn make_dir(path: &Path) -> io::Result<()> {
     if !path.exists() {
         fs::create_dir_all(path)?;

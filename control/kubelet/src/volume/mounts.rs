@@ -1,7 +1,7 @@
 //! What a container sees of its pod's volumes; sub-paths are resolved so that no symbolic link leads outside.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ use super::mount::Mounter;
 use super::{is_read_only, path};
 use crate::spec::env::expand;
 use crate::spec::pod_ref::PodRef;
+
+/// More than any environment holds.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
@@ -96,6 +99,19 @@ fn bind_sub_path(root: &Path, sub: &str, place: &Path, volume: &Volume, mounter:
         fs::OpenOptions::new().write(true).create(true).truncate(false).open(place)?;
     }
     mounter.bind(source.as_fd(), place)
+}
+
+/// The text of a file in a volume; no link leads out of it.
+pub(crate) fn read_beneath(root: &Path, path: &str) -> io::Result<String> {
+    let root = nix::fcntl::open(root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        // A FIFO in its place must not block.
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = fs::File::from(openat2(root.as_fd(), path, how)?);
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn open_beneath(root: &OwnedFd, sub: &Path) -> io::Result<OwnedFd> {

@@ -5,6 +5,7 @@
 //! is no v1 device controller.
 
 mod device;
+mod limits;
 
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::container::Resources;
 use crate::error::{FileError, IoContext};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -108,6 +110,18 @@ impl Hierarchies {
             Self::Unified(root) => device::attach(&root.join(path.trim_start_matches('/'))),
             Self::Legacy(_) => Ok(()),
         }
+    }
+
+    /// Gives a group other limits while its processes run.
+    pub(crate) fn limit(&self, path: &str, resources: &Resources) -> Result<(), FileError> {
+        let writes = match self {
+            Self::Unified(_) => limits::unified(resources),
+            Self::Legacy(_) => limits::legacy(resources),
+        };
+        for group in self.groups(path) {
+            limits::apply(&group, &writes)?;
+        }
+        Ok(())
     }
 
     /// Kills every process in the group and below it.

@@ -69,19 +69,31 @@ pub(super) struct Executing {
 
 impl Site {
     /// Starts a container. It is born in a mount namespace copied from the runtime's, with every volume in it.
-    pub(super) fn launch(&self, request: &CreateContainer, cgroup: &str, runtime: i32) -> Result<Launched, Failure> {
+    pub(super) fn launch(
+        &self,
+        request: &CreateContainer,
+        cgroup: &str,
+        runtime: i32,
+        pid_namespace: PidNamespace,
+    ) -> Result<Launched, Failure> {
         let log = LogTail::now(&self.dir);
-        self.try_launch(request, cgroup, runtime).map_err(|error| log.explain(error))
+        self.try_launch(request, cgroup, runtime, pid_namespace).map_err(|error| log.explain(error))
     }
 
-    fn try_launch(&self, request: &CreateContainer, cgroup: &str, runtime: i32) -> Result<Launched, LaunchError> {
+    fn try_launch(
+        &self,
+        request: &CreateContainer,
+        cgroup: &str,
+        runtime: i32,
+        pid_namespace: PidNamespace,
+    ) -> Result<Launched, LaunchError> {
         let dir = self.dir.container(&request.id);
         let root = RootDir::new(&self.state_dir, &request.id);
         let shm = self.shm.detached(&self.home)?;
         let scope = self.home.scope(runtime)?;
         rootfs::mount_overlay(&root, &self.layer_dir, &request.image.layers).map_err(crate::RuntimeError::from)?;
         let shm_path = self.mount_shm(shm)?;
-        let built = self.build_spec(request, &root, cgroup, &shm_path)?;
+        let built = self.build_spec(request, &root, cgroup, &shm_path, pid_namespace)?;
         make_working_dir(&root.rootfs(), &built.config)?;
         let config = serde_json::to_vec(&built.config).context("cannot encode the OCI spec")?;
         write_atomically(&dir.oci_config(), &config, 0o600).map_err(crate::RuntimeError::from)?;
@@ -100,7 +112,14 @@ impl Site {
         }
     }
 
-    fn build_spec(&self, request: &CreateContainer, root: &RootDir, cgroup: &str, shm: &Path) -> anyhow::Result<Built> {
+    fn build_spec(
+        &self,
+        request: &CreateContainer,
+        root: &RootDir,
+        cgroup: &str,
+        shm: &Path,
+        pid_namespace: PidNamespace,
+    ) -> anyhow::Result<Built> {
         let (container, image) = (&request.spec, &request.image);
         let accounts = Accounts::read(&root.rootfs()).context("cannot read the image's account files")?;
         let credentials = accounts
@@ -124,7 +143,7 @@ impl Site {
             legacy_cgroups: &self.cgroups.legacy_views(cgroup),
             swap_accounting: self.cgroups.limits_swap(),
             shm,
-            pid_namespace: self.pid_namespace.clone(),
+            pid_namespace,
             devices: &devices,
         })
         .map_err(|error| anyhow!(error))

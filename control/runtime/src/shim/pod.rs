@@ -27,7 +27,7 @@ use crate::container::{Container, ContainerState};
 use crate::error::{FileError, chain};
 use crate::layout::{RootDir, is_plain_name, remove_tree, write_record};
 use crate::protocol::{Call, CreateContainer, FromShim, Refusal, Reply, StreamName};
-use crate::spec::{Built, exec_process};
+use crate::spec::{Built, PidNamespace, exec_process};
 use crate::{RuntimeError, rootfs};
 
 /// How long killed processes may take to leave a cgroup.
@@ -186,6 +186,7 @@ impl Pod {
 
     fn start(&mut self, id: &str, runtime: i32, reactor: &mut Reactor) -> Result<Reply, Refusal> {
         let cgroup = self.cgroup_of(id);
+        let pid_namespace = self.pid_namespace_for(id)?;
         let managed = self.containers.get_mut(id).ok_or(Refusal::NoContainer)?;
         if managed.record.state != ContainerState::Created {
             return Err(Refusal::Invalid(format!("container {id} has been started before")));
@@ -193,7 +194,7 @@ impl Pod {
         let log = Log::open(&managed.request.spec.log_path)
             .map_err(|error| Refusal::Failed(format!("cannot open {}: {error}", managed.record.log_path.display())))?;
         let now = Timestamp::now();
-        let result = self.site.launch(&managed.request, &cgroup, runtime);
+        let result = self.site.launch(&managed.request, &cgroup, runtime, pid_namespace);
         let result = match result {
             Ok(launched) => {
                 managed.record.started_at = Some(now);
@@ -201,13 +202,26 @@ impl Pod {
             }
             Err(failure) => {
                 managed.record.started_at = Some(now);
-                managed.record.finish(failure.exit_code, "ContainerCannotRun", Some(failure.message.clone()));
+                managed.record.finish(failure.exit_code, "StartError", Some(failure.message.clone()));
                 self.site.clean_libcontainer(id, &cgroup);
                 Err(Refusal::CannotRun(failure.message))
             }
         };
         self.publish(id);
         result.map(|()| Reply::Done)
+    }
+
+    /// The pod's own arrangement, or that of the container whose processes this one is to see.
+    fn pid_namespace_for(&self, id: &str) -> Result<PidNamespace, Refusal> {
+        let target = self.containers.get(id).and_then(|managed| managed.request.spec.processes_of.as_deref());
+        match (target, &self.site.pid_namespace) {
+            (Some(target), PidNamespace::Own) => {
+                let pid = self.containers.get(target).and_then(|managed| managed.record.pid);
+                let pid = pid.ok_or_else(|| not_running(target))?;
+                Ok(PidNamespace::Shared(format!("/proc/{pid}/ns/pid").into()))
+            }
+            (_, namespace) => Ok(namespace.clone()),
+        }
     }
 
     fn stop(&mut self, id: &str, grace: Duration, caller: Caller) -> Option<Result<Reply, Refusal>> {
@@ -568,7 +582,8 @@ impl Managed {
     }
 
     fn stop_signal(&self) -> i32 {
-        self.request.image.stop_signal.as_deref().and_then(parse_signal).unwrap_or(libc::SIGTERM)
+        let wanted = self.request.spec.stop_signal.as_deref().or(self.request.image.stop_signal.as_deref());
+        wanted.and_then(parse_signal).unwrap_or(libc::SIGTERM)
     }
 }
 

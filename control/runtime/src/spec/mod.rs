@@ -99,7 +99,7 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Built, String> {
     } else {
         Capabilities::for_container(&container.add_capabilities, &container.drop_capabilities, input.available)?
     };
-    let confinement = Confinement { seccomp: !container.privileged, capabilities };
+    let confinement = Confinement { seccomp: !container.privileged && !container.seccomp_unconfined, capabilities };
     let mut linux = json!({
         "namespaces": namespaces(input),
         "cgroupsPath": input.cgroup,

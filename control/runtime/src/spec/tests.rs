@@ -1,34 +1,8 @@
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::container::Mount;
 
 fn container() -> ContainerSpec {
-    ContainerSpec {
-        name: "c".to_owned(),
-        attempt: 0,
-        image: "i".to_owned(),
-        command: vec![],
-        args: vec![],
-        env: vec![],
-        working_dir: None,
-        mounts: vec![],
-        user: None,
-        group: None,
-        supplemental_groups: vec![],
-        privileged: false,
-        read_only_root: false,
-        no_new_privileges: false,
-        run_as_non_root: false,
-        add_capabilities: vec![],
-        drop_capabilities: vec![],
-        resources: Resources::default(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        log_path: "/log".into(),
-        labels: BTreeMap::new(),
-    }
+    ContainerSpec { name: "c".to_owned(), image: "i".to_owned(), log_path: "/log".into(), ..ContainerSpec::default() }
 }
 
 fn strings(list: &[&str]) -> Vec<String> {

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control_runtime::{
-    Container, ContainerSpec, ContainerState, Dialer, Resources, Runtime, RuntimeConfig, Sandbox, SandboxSpec,
-};
+use control_runtime::{Container, ContainerSpec, ContainerState, Dialer, Runtime, RuntimeConfig, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -70,28 +68,10 @@ impl Node {
     pub(crate) fn shell(&self, name: &str, script: &str) -> ContainerSpec {
         ContainerSpec {
             name: name.to_owned(),
-            attempt: 0,
             image: "busybox".to_owned(),
             command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
-            args: vec![],
-            env: vec![],
-            working_dir: None,
-            mounts: vec![],
-            user: None,
-            group: None,
-            supplemental_groups: vec![],
-            privileged: false,
-            read_only_root: false,
-            no_new_privileges: false,
-            run_as_non_root: false,
-            add_capabilities: vec![],
-            drop_capabilities: vec![],
-            resources: Resources::default(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
             log_path: self.dir.path().join("logs").join(name).join("0.log"),
-            labels: BTreeMap::new(),
+            ..ContainerSpec::default()
         }
     }
 
