@@ -71,7 +71,7 @@ impl Patch {
         };
         check_options(context, false)?;
         let validation = FieldValidation::of(context)?;
-        let decoded = decode_json(&body)?;
+        let decoded = decode_json(body)?;
         let duplicates = decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         Ok(Self { kind, document: decoded.value, duplicates, validation })
     }

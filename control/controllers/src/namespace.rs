@@ -2,6 +2,7 @@
 //!
 //! Owns: the finalizer `kubernetes` in `spec.finalizers`, and the deletion conditions of the status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ use crate::queue::{self, Key, Next};
 
 const FINALIZER: &str = "kubernetes";
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// After a look that found what the one before had found: somebody else's finalizer may never go.
+const LOOK_AGAIN_LATER: Duration = Duration::from_secs(1);
+
+/// What is still in a namespace: objects by `resource.group`, and how many of them wait for each finalizer.
+#[derive(Debug, Default)]
+struct Remaining {
+    objects: BTreeMap<String, usize>,
+    finalizers: BTreeMap<String, usize>,
+}
 
 pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
     let shared = Arc::clone(cluster);
@@ -41,9 +51,9 @@ async fn reconcile(cluster: &Cluster, name: &str) -> anyhow::Result<Next> {
         return Ok(Next::Await);
     }
     let left = empty(cluster, name).await?;
-    if !left.is_empty() {
-        report(cluster, &namespace, &left).await?;
-        return Ok(Next::After(LOOK_AGAIN));
+    if !left.objects.is_empty() {
+        let is_news = report(cluster, &namespace, &left).await?;
+        return Ok(Next::After(if is_news { LOOK_AGAIN } else { LOOK_AGAIN_LATER }));
     }
     let mut done = (*namespace).clone();
     done.spec.get_or_insert_default().finalizers =
@@ -63,8 +73,8 @@ fn http_put(path: &str, namespace: &Namespace) -> anyhow::Result<http::Request<V
     Ok(http::Request::put(path).header("content-type", "application/json").body(body)?)
 }
 
-/// Asks for the deletion of all there is; returns what is still there, as `pods.v1: 3`.
-async fn empty(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<String>> {
+/// Asks for the deletion of all there is; returns what is still there.
+async fn empty(cluster: &Cluster, namespace: &str) -> anyhow::Result<Remaining> {
     let discovery = Discovery::new(cluster.client.clone()).run().await?;
     let mut resources: Vec<ApiResource> = discovery
         .groups()
@@ -75,7 +85,7 @@ async fn empty(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<String>
         .collect();
     // Pods first: what they use must stay until they are gone (KEP-5080).
     resources.sort_by_key(|resource| (resource.plural != "pods", resource.group.clone(), resource.plural.clone()));
-    let mut left = Vec::new();
+    let mut left = Remaining::default();
     for resource in &resources {
         let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, resource);
         let found = api.list_metadata(&ListParams::default()).await?;
@@ -89,7 +99,10 @@ async fn empty(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<String>
             }
         }
         if !found.items.is_empty() {
-            left.push(format!("{}.{}: {}", resource.plural, resource.version, found.items.len()));
+            left.objects.insert(format!("{}.{}", resource.plural, resource.group), found.items.len());
+            for finalizer in found.items.iter().flat_map(ResourceExt::finalizers) {
+                *left.finalizers.entry(finalizer.clone()).or_default() += 1;
+            }
             if resource.plural == "pods" {
                 break;
             }
@@ -98,27 +111,107 @@ async fn empty(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<String>
     Ok(left)
 }
 
-/// Says in the status what the deletion waits for.
-async fn report(cluster: &Cluster, namespace: &Namespace, left: &[String]) -> anyhow::Result<()> {
-    let message = format!("Some resources are remaining: {}", left.join(", "));
+/// Says in the status what the deletion waits for; tells whether that is news.
+async fn report(cluster: &Cluster, namespace: &Namespace, left: &Remaining) -> anyhow::Result<bool> {
     let mut new = namespace.clone();
-    let conditions = new.status.get_or_insert_default().conditions.get_or_insert_default();
-    let kind = "NamespaceContentRemaining";
-    if conditions.iter().any(|one| one.type_ == kind && one.message.as_deref() == Some(&message)) {
-        return Ok(());
+    let status = new.status.get_or_insert_default();
+    let present = status.conditions.get_or_insert_default();
+    let conditions = conditions(left, present, Timestamp::now());
+    if *present == conditions {
+        return Ok(false);
     }
-    conditions.retain(|one| one.type_ != kind);
-    conditions.push(NamespaceCondition {
-        type_: kind.into(),
-        status: "True".into(),
-        reason: Some("SomeResourcesRemain".into()),
-        message: Some(message),
-        last_transition_time: Some(Time(Timestamp::now())),
-    });
+    *present = conditions;
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     match api.replace_status(&namespace.name_any(), &PostParams::default(), &new).await {
         // Somebody else wrote meanwhile; the next look says it again.
-        Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(()),
-        result => Ok(result.map(drop)?),
+        Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(true),
+        result => Ok(result.map(|_| true)?),
+    }
+}
+
+/// The conditions of a namespace in deletion, those of others kept.
+fn conditions(left: &Remaining, present: &[NamespaceCondition], now: Timestamp) -> Vec<NamespaceCondition> {
+    let list = |counts: &BTreeMap<String, usize>, verb: &str| {
+        let parts = counts.iter().map(|(what, count)| format!("{what} {verb} {count} resource instances"));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let remaining = match list(&left.objects, "has") {
+        none if none.is_empty() => ("False", "ContentRemoved", "All content successfully removed".into()),
+        some => ("True", "SomeResourcesRemain", format!("Some resources are remaining: {some}")),
+    };
+    let finalizers = match list(&left.finalizers, "in") {
+        none if none.is_empty() => {
+            ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".into())
+        }
+        some => {
+            let message = format!("Some content in the namespace has finalizers remaining: {some}");
+            ("True", "SomeFinalizersRemain", message)
+        }
+    };
+    let done = |reason, message: &str| ("False", reason, message.to_owned());
+    let ours = [
+        ("NamespaceDeletionDiscoveryFailure", done("ResourcesDiscovered", "All resources successfully discovered")),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            done("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            done("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+        ),
+        ("NamespaceContentRemaining", remaining),
+        ("NamespaceFinalizersRemaining", finalizers),
+    ];
+    let mut all = present.to_vec();
+    for (kind, (status, reason, message)) in ours {
+        let at = all.iter().position(|one| one.type_ == kind);
+        let since = at.filter(|&at| all[at].status == status).and_then(|at| all[at].last_transition_time.clone());
+        let condition = NamespaceCondition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_transition_time: since.or(Some(Time(now))),
+        };
+        match at {
+            Some(at) => all[at] = condition,
+            None => all.push(condition),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{Remaining, conditions};
+
+    #[test]
+    fn the_status_names_what_remains_and_what_it_waits_for() {
+        let mut left = Remaining::default();
+        left.objects.insert("widgets.example.com".into(), 2);
+        left.finalizers.insert("example.com/hold".into(), 1);
+        let then = Timestamp::from_second(100).unwrap();
+        let first = conditions(&left, &[], then);
+        let message = |kind: &str| {
+            first.iter().find(|one| one.type_ == kind).and_then(|one| one.message.clone()).unwrap_or_default()
+        };
+        assert_eq!(
+            message("NamespaceContentRemaining"),
+            "Some resources are remaining: widgets.example.com has 2 resource instances"
+        );
+        assert_eq!(
+            message("NamespaceFinalizersRemaining"),
+            "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+        );
+        assert_eq!(first.len(), 5);
+        // Nothing new: not even the times change.
+        assert_eq!(conditions(&left, &first, Timestamp::from_second(200).unwrap()), first);
+        left.finalizers.clear();
+        let second = conditions(&left, &first, Timestamp::from_second(200).unwrap());
+        assert_eq!(second[4].status, "False");
+        assert_ne!(second[4].last_transition_time, first[4].last_transition_time);
+        assert_eq!(second[3], first[3]);
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn eval<'a, 's>(expr: &'s Expr, scope: &mut Scope<'s, 'a>, budget: &m
         Expr::Matches { on, pattern } => {
             let Value::String(text) = eval(on, scope, budget)? else { return no_overload() };
             budget.spend_text(text.len().saturating_mul(pattern.text.len().div_ceil(4)))?;
-            Value::Bool(pattern.matches(&text).or_else(|why| told(why))?)
+            Value::Bool(pattern.matches(&text).or_else(told)?)
         }
         Expr::List(items) => {
             Value::list(items.iter().map(|item| eval(item, scope, budget)).collect::<Result<Vec<_>>>()?)
