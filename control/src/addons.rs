@@ -1,6 +1,7 @@
 //! Objects that a bundled cluster has from the start: created where they are missing, then left to their owner; only what
 //! says where a part of this node listens is brought up to date.
 
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::PostParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::layout::{DNS_PORT, DNS_SERVICE_IP};
@@ -36,19 +39,18 @@ pub(crate) async fn install(client: &Client, node_ips: &[IpAddr], patience: Dura
 }
 
 async fn install_once(client: &Client, node_ips: &[IpAddr]) -> anyhow::Result<()> {
-    let params = PostParams::default();
-    create(Api::all(client.clone()).create(&params, &ingress_class()?).await)?;
-    create(Api::namespaced(client.clone(), DNS_NAMESPACE).create(&params, &dns_service()?).await)?;
+    create(&Api::all(client.clone()), &ingress_class()?).await?;
+    create(&Api::namespaced(client.clone(), DNS_NAMESPACE), &dns_service()?).await?;
 
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), DNS_NAMESPACE);
     let mut wanted = dns_slice(node_ips)?;
-    if create(slices.create(&params, &wanted).await)? {
+    if create(&slices, &wanted).await? {
         return Ok(());
     }
     let found = slices.get(DNS_SERVICE).await?;
     if (&found.endpoints, &found.ports) != (&wanted.endpoints, &wanted.ports) {
         wanted.metadata.resource_version = found.resource_version();
-        slices.replace(DNS_SERVICE, &params, &wanted).await?;
+        slices.replace(DNS_SERVICE, &PostParams::default(), &wanted).await?;
     }
     Ok(())
 }
@@ -59,9 +61,16 @@ fn is_final(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 422)
 }
 
-/// Whether the object is new; one that is there already is no error.
-fn create<K>(result: kube::Result<K>) -> anyhow::Result<bool> {
-    match result {
+/// Whether the object is new; one that is there already is no error. It is looked for first: a Service's fixed address is
+/// found to be taken before its name is.
+async fn create<K>(api: &Api<K>, object: &K) -> anyhow::Result<bool>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+{
+    if api.get_opt(&object.name_any()).await?.is_some() {
+        return Ok(false);
+    }
+    match api.create(&PostParams::default(), object).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(false),
         Err(error) => Err(error.into()),

@@ -48,20 +48,28 @@ impl Cluster {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let node = format!("test-{}-{number}", std::process::id());
         let cluster = Self { dir: tempfile::tempdir().expect("cannot make a directory"), node };
-        let mut up = cluster.tidegate(&["up", "--sandbox", "--detach"]);
+        cluster.up(change);
+        cluster
+    }
+
+    /// Starts it, for the first time or after `tidegate down`, on ports of this start's own.
+    ///
+    /// # Panics
+    /// If it does not become Ready.
+    pub fn up(&self, change: impl FnOnce(&mut Command)) {
+        let mut up = self.tidegate(&["up", "--sandbox", "--detach"]);
         for flag in ["--api-port", "--http-port", "--https-port"] {
             up.args([flag, &ports::free().port().to_string()]);
         }
-        up.arg("--data-dir").arg(cluster.data_dir()).arg("--kubeconfig").arg(cluster.path("kubeconfig"));
+        up.arg("--data-dir").arg(self.data_dir()).arg("--kubeconfig").arg(self.path("kubeconfig"));
         up.arg("--preload").arg(images());
         change(&mut up);
         // The parts live on with these files: pipes would never end.
-        let log = File::create(cluster.path("up.log")).expect("cannot make a log");
+        let log = File::create(self.path("up.log")).expect("cannot make a log");
         let status =
             up.stdin(Stdio::null()).stdout(log.try_clone().expect("cannot share the log")).stderr(log).status();
-        let said = fs::read_to_string(cluster.path("up.log")).unwrap_or_default();
+        let said = fs::read_to_string(self.path("up.log")).unwrap_or_default();
         assert!(status.expect("cannot run tidegate").success(), "`tidegate up` failed: {said}");
-        cluster
     }
 
     /// The program, with this node's name.

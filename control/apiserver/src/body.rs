@@ -208,8 +208,12 @@ fn decode(context: &Context, message: &Message, bytes: &[u8]) -> Result<Body, St
 
 /// A body may leave its type out, but not have another one.
 fn check_type(kind: &GroupVersionKind, value: &mut Value) -> Result<(), Status> {
-    let wanted = api_version(&kind.group, &kind.version);
-    for (field, wanted) in [("apiVersion", wanted.as_str()), ("kind", kind.kind.as_str())] {
+    keep_type(&api_version(&kind.group, &kind.version), &kind.kind, value)
+}
+
+/// The type that an object must have, which it gets if it says none.
+pub(crate) fn keep_type(api_version: &str, kind: &str, value: &mut Value) -> Result<(), Status> {
+    for (field, wanted) in [("apiVersion", api_version), ("kind", kind)] {
         let found = value.get(field).and_then(Value::as_str).unwrap_or_default();
         if !found.is_empty() && found != wanted {
             let what = if field == "kind" { "kind" } else { "API version" };

@@ -84,7 +84,9 @@ impl Patch {
             Kind::Strategic => patch::strategic(message, current, &self.document)?,
         };
         let quoted = (self.kind == Kind::Strategic).then_some(&self.document);
-        let patched = patch::finish(message, patched, quoted)?;
+        let mut patched = patch::finish(message, patched, quoted)?;
+        let own = |field| current.get(field).and_then(Value::as_str).unwrap_or_default();
+        body::keep_type(own("apiVersion"), own("kind"), &mut patched.value)?;
         match self.validation {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => {

@@ -1,16 +1,18 @@
 //! Requests whose framing two parties could read differently are refused before anything acts on them.
 //!
-//! Pingora's parser already refuses differing or malformed lengths, odd transfer codings, several `Host` fields and an
-//! authority that is not the `Host`. It resolves a request with both Content-Length and Transfer-Encoding by dropping
+//! Pingora's parser already refuses differing lengths, odd transfer codings, several `Host` fields and an authority that is
+//! not the `Host`. It passes a list of lengths (`6, 6`) on, which the next reader may take for none. It resolves a request with both Content-Length and Transfer-Encoding by dropping
 //! the former, so that only the raw header still shows it; and it lets a request without `Host` pass.
 
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadFraming {
     LengthAndEncoding,
+    /// A length that is not one number (RFC 9112 §6.3 allows to refuse a list of equal ones).
+    Length,
     NoHost,
 }
 
@@ -18,6 +20,7 @@ impl BadFraming {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::LengthAndEncoding => "length_and_encoding",
+            Self::Length => "length",
             Self::NoHost => "no_host",
         }
     }
@@ -30,6 +33,11 @@ pub(super) fn check(version: Version, headers: &HeaderMap, raw: &[u8]) -> Result
     }
     if headers.contains_key(TRANSFER_ENCODING) && has_field(raw, b"content-length") {
         return Err(BadFraming::LengthAndEncoding);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
+    if !lengths.next().is_none_or(|length| is_number(length.as_bytes())) || lengths.next().is_some() {
+        return Err(BadFraming::Length);
     }
     Ok(())
 }
@@ -70,6 +78,20 @@ mod tests {
         assert_eq!(judge(Version::HTTP_11, in_value), Ok(()));
         let length = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n";
         assert_eq!(judge(Version::HTTP_11, length), Ok(()));
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        for (length, expected) in [
+            ("39, 39", Err(BadFraming::Length)),
+            ("39,39", Err(BadFraming::Length)),
+            ("+39", Err(BadFraming::Length)),
+            ("", Err(BadFraming::Length)),
+            ("39", Ok(())),
+        ] {
+            let raw = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            assert_eq!(judge(Version::HTTP_11, &raw), expected, "{length:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ async fn ambiguous_requests_never_reach_an_endpoint() {
             "both, other order",
             "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nCONTENT-LENGTH:6\r\n\r\n0\r\n\r\nX",
         ),
+        ("a list of lengths", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2, 2\r\n\r\nab"),
         ("two lengths", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
         ("two hosts", "GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n"),
         ("no host", "GET / HTTP/1.1\r\nX: y\r\n\r\n"),
