@@ -7,7 +7,7 @@ use tidegate_tests::cluster::Cluster;
 #[test]
 fn a_cluster_starts_again_with_what_it_held() {
     let cluster = Cluster::start();
-    cluster.kubectl().ok(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    let _ = cluster.kubectl().ok(&["create", "configmap", "kept", "--from-literal=a=b"]);
     for _ in 0..2 {
         assert!(cluster.tidegate(&["down"]).status().unwrap().success());
         cluster.up(|_| ());
