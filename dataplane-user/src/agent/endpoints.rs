@@ -76,6 +76,7 @@ impl Endpoints {
             Ok(written) => written,
             Err(error) => {
                 tracing::warn!(error = %super::health::chain(&error), "cannot read the endpoint maps");
+                self.metrics.pods(records.len(), 1);
                 return;
             }
         };

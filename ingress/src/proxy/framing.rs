@@ -1,8 +1,9 @@
 //! Requests whose framing two parties could read differently are refused before anything acts on them.
 //!
-//! Pingora's parser already refuses differing lengths, odd transfer codings, several `Host` fields and an authority that is
-//! not the `Host`. It passes a list of lengths (`6, 6`) on, which the next reader may take for none. It resolves a request with both Content-Length and Transfer-Encoding by dropping
-//! the former, so that only the raw header still shows it; and it lets a request without `Host` pass.
+//! Pingora's parser already refuses differing lengths, odd transfer codings, several `Host` fields and an authority that
+//! is not the `Host`. It passes a list of lengths (`6, 6`) on, which the next reader may take for none; it resolves a
+//! request with both Content-Length and Transfer-Encoding by dropping the former, so that only the raw header still shows
+//! it; and it lets a request without `Host` pass.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};

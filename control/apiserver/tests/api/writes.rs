@@ -103,6 +103,33 @@ async fn a_strategic_patch_merges_containers_by_name() {
 }
 
 #[tokio::test]
+async fn no_patch_changes_what_an_object_is() {
+    let server = TestServer::start().await;
+    server.admin.post(DEPLOYMENTS, deployment("d")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/d");
+    let named = json!({"apiVersion": "v9", "kind": "Zork"});
+    let replaced = json!([{"op": "replace", "path": "/kind", "value": "Zork"}]).to_string();
+    for (answer, message) in [
+        (
+            server.admin.merge(&path, named.clone()).await,
+            "the API version in the data (v9) does not match the expected API version (apps/v1)",
+        ),
+        (
+            strategic(&server.admin, &path, json!({"kind": "Zork"})).await,
+            "the kind in the data (Zork) does not match the expected kind (Deployment)",
+        ),
+        (
+            server.admin.call(Method::PATCH, &path, "application/json-patch+json", replaced).await,
+            "the kind in the data (Zork) does not match the expected kind (Deployment)",
+        ),
+    ] {
+        assert_eq!(answer.expect(400)["message"], message);
+    }
+    let kept = server.admin.merge(&path, json!({"kind": null, "spec": {"replicas": 2}})).await.expect(200);
+    assert_eq!((&kept["kind"], &kept["spec"]["replicas"]), (&json!("Deployment"), &json!(2)));
+}
+
+#[tokio::test]
 async fn each_writer_keeps_to_its_half() {
     let server = TestServer::start().await;
     server.admin.post(DEPLOYMENTS, deployment("d")).await.expect(201);

@@ -6,7 +6,7 @@ use super::property;
 use crate::custom::{Additional, Schema, Type};
 
 /// Functions that are called on a value.
-const METHODS: [&str; 66] = [
+const METHODS: [&str; 65] = [
     "add",
     "asApproximateFloat",
     "asInteger",
@@ -72,7 +72,6 @@ const METHODS: [&str; 66] = [
     "validate",
     "value",
     "isCanonical",
-    "lastIndexOf",
 ];
 const FORMATS: [&str; 11] = [
     "byte",
