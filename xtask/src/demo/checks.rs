@@ -41,7 +41,7 @@ const PROMISES: &[Promise] = &[
 ];
 
 pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
-    let before = maps(cluster)?;
+    let before = maps_of_a_bare_cluster(cluster)?;
     let started = Instant::now();
     cluster.deploy_sample()?;
     for (promise, prove) in PROMISES {
@@ -60,6 +60,25 @@ pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
     restored.with_context(|| format!("maps before:\n{before}\nmaps now:\n{now}"))?;
     println!("ok   deleting the app returned every map to what it held: {} lines equal", before.lines().count());
     Ok(())
+}
+
+/// What the maps hold before the sample comes: a node is Ready before its agent has written the cluster's own Services.
+fn maps_of_a_bare_cluster(cluster: &Cluster) -> anyhow::Result<String> {
+    const OWN: &[&str] = &["10.96.0.1:443/TCP", "[fd00:10:96::1]:443/TCP", "10.96.0.10:53/UDP", "10.96.0.10:53/TCP"];
+    let mut now = String::new();
+    let written = eventually("the maps hold the cluster's own Services, each with an endpoint", PATIENCE, || {
+        now = maps(cluster)?;
+        let served = |address: &&str| now.lines().any(|line| served_by(line, address));
+        Ok(OWN.iter().all(served))
+    });
+    written.with_context(|| format!("maps now:\n{now}"))?;
+    Ok(now)
+}
+
+/// Whether a line of `tidegate service list` is that of the address and counts an endpoint.
+fn served_by(line: &str, address: &str) -> bool {
+    let mut words = line.split_whitespace().skip_while(|word| *word != address).skip(1);
+    words.next().and_then(|endpoints| endpoints.parse::<u32>().ok()).is_some_and(|endpoints| endpoints > 0)
 }
 
 /// The kernel's maps as text: Services, backends and endpoints as they are, without the counters that only grow.
