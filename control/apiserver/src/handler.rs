@@ -221,10 +221,10 @@ async fn route(context: &Context, method: &Method, request: Request<Bytes>) -> R
     let resource = context.server.resource(&info.group, &info.version, &info.resource);
     let resource = resource.ok_or_else(Status::no_such_path)?;
     check_scope(&resource, info)?;
+    if let Some(warning) = &resource.deprecation {
+        context.warn(warning.clone());
+    }
     if let Some(custom) = &resource.custom {
-        if let Some(warning) = &custom.deprecation {
-            context.warn(warning.clone());
-        }
         if custom.needs_webhook {
             return Err(Status::internal(format!(
                 "conversion webhook for {}, Kind={} failed: this server calls no conversion webhooks, only {} is served",

@@ -15,7 +15,9 @@ mod daemon_set;
 mod deletions;
 mod deployment;
 mod disruption;
+mod endpoint_mirror;
 mod endpoint_slice;
+mod endpoints;
 mod events;
 mod garbage;
 mod hash;
@@ -34,6 +36,7 @@ mod revision;
 mod service_account;
 mod stateful_set;
 mod taint;
+mod trigger_time;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +44,9 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client};
@@ -70,6 +75,7 @@ struct Cluster {
     daemon_sets: Informer<DaemonSet>,
     deletions: Deletions,
     deployments: Informer<Deployment>,
+    endpoints: Informer<Endpoints>,
     jobs: Informer<Job>,
     leases: Informer<Lease>,
     namespaces: Informer<Namespace>,
@@ -77,6 +83,7 @@ struct Cluster {
     pods: Informer<Pod>,
     quotas: Informer<ResourceQuota>,
     replica_sets: Informer<ReplicaSet>,
+    replication_controllers: Informer<ReplicationController>,
     revisions: Informer<ControllerRevision>,
     service_accounts: Informer<ServiceAccount>,
     services: Informer<Service>,
@@ -101,6 +108,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         daemon_sets: Informer::start(Api::all(client.clone()), &mut tasks),
         deletions: Deletions::default(),
         deployments: Informer::start(Api::all(client.clone()), &mut tasks),
+        endpoints: Informer::start(Api::all(client.clone()), &mut tasks),
         jobs: Informer::start(Api::all(client.clone()), &mut tasks),
         leases: Informer::start(Api::namespaced(client.clone(), node::LEASES), &mut tasks),
         namespaces: Informer::start(Api::all(client.clone()), &mut tasks),
@@ -108,6 +116,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         pods: Informer::start(Api::all(client.clone()), &mut tasks),
         quotas: Informer::start(Api::all(client.clone()), &mut tasks),
         replica_sets: Informer::start(Api::all(client.clone()), &mut tasks),
+        replication_controllers: Informer::start(Api::all(client.clone()), &mut tasks),
         revisions: Informer::start(Api::all(client.clone()), &mut tasks),
         service_accounts: Informer::start(Api::all(client.clone()), &mut tasks),
         services: Informer::start(Api::all(client.clone()), &mut tasks),
@@ -125,13 +134,16 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
     daemon_set::start(&cluster, &mut tasks);
     deployment::start(&cluster, &mut tasks);
     disruption::start(&cluster, &mut tasks);
+    endpoint_mirror::start(&cluster, &mut tasks);
     endpoint_slice::start(&cluster, &mut tasks);
+    endpoints::start(&cluster, &mut tasks);
     garbage::start(&cluster, &mut tasks);
     job::start(&cluster, &mut tasks);
     namespace::start(&cluster, &mut tasks);
     node::start(&cluster, &mut tasks)?;
     pod_garbage::start(&cluster, &mut tasks);
-    replica_set::start(&cluster, &mut tasks);
+    replica_set::start::<ReplicaSet>(&cluster, &mut tasks);
+    replica_set::start::<ReplicationController>(&cluster, &mut tasks);
     resource_quota::start(&cluster, &mut tasks);
     service_account::start(&cluster, &mut tasks)?;
     stateful_set::start(&cluster, &mut tasks);
@@ -149,6 +161,7 @@ impl Cluster {
         self.cron_jobs.synced().await;
         self.daemon_sets.synced().await;
         self.deployments.synced().await;
+        self.endpoints.synced().await;
         self.jobs.synced().await;
         self.leases.synced().await;
         self.namespaces.synced().await;
@@ -156,6 +169,7 @@ impl Cluster {
         self.pods.synced().await;
         self.quotas.synced().await;
         self.replica_sets.synced().await;
+        self.replication_controllers.synced().await;
         self.revisions.synced().await;
         self.service_accounts.synced().await;
         self.services.synced().await;

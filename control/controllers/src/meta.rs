@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::core::{Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
+
+/// On what is made for a headless Service.
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// A selector that is ready to match.
 pub(crate) fn selector(selector: &LabelSelector) -> anyhow::Result<Selector> {
@@ -61,6 +64,18 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0))
 }
 
+/// When the pod's readiness last changed.
+pub(crate) fn ready_changed(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|one| one.type_ == "Ready")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// Whether a Service has no address of its own.
+pub(crate) fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.as_deref() == Some("None"))
+}
+
 /// Ready for at least `min_ready_seconds`.
 pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     ready_since(pod).is_some_and(|since| {
@@ -84,6 +99,13 @@ pub(crate) fn said(error: &kube::Error) -> String {
 /// The same of a failure that has been told with what was tried.
 pub(crate) fn cause(error: &anyhow::Error) -> String {
     error.chain().find_map(|one| one.downcast_ref()).map_or_else(|| format!("{error:#}"), said)
+}
+
+/// Whether an object is refused because its namespace is going: trying again would be in vain.
+pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// What is gone meanwhile needs no more work.

@@ -1,8 +1,10 @@
 //! Nodes: each gets a range of pod addresses, and is marked when its kubelet falls silent.
 //!
-//! Owns: `spec.podCIDRs`, the taints not-ready and unreachable, and the conditions of a node that no longer reports.
+//! Owns: `spec.podCIDRs`, the taints that conditions and `spec.unschedulable` ask for, and the conditions of a node that no
+//! longer reports.
 
 mod cidr;
+mod taints;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -26,8 +28,6 @@ pub(crate) const LEASES: &str = "kube-node-lease";
 /// A kubelet renews its lease every ten seconds; four times missed is silence (upstream's node-monitor-grace-period).
 const SILENCE_SECONDS: i64 = 50;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     let ranges = Arc::new(Ranges::parse(&cluster.config.pod_cidrs).context("--pod-cidrs is not usable")?);
@@ -74,7 +74,7 @@ async fn reconcile(cluster: &Cluster, ranges: &Ranges, name: &str) -> anyhow::Re
     {
         api.replace_status(name, &PostParams::default(), &silent).await?;
     }
-    if let Some(taints) = taints(&node, now) {
+    if let Some(taints) = taints::wanted(&node, now) {
         let patch = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"taints": taints}});
         api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     }
@@ -111,39 +111,9 @@ fn silenced(node: &Node, now: Timestamp) -> Option<Node> {
     changed.then_some(node)
 }
 
-/// The node's taints as its Ready condition wants them, if they are not so already.
-fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().find(|one| one.type_ == "Ready").map(|one| one.status.as_str());
-    let wanted = match ready {
-        Some("True") => None,
-        Some("Unknown") => Some(UNREACHABLE),
-        _ => Some(NOT_READY),
-    };
-    let present: Vec<Taint> = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let is_ours = |taint: &Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
-    let (ours, mut taints): (Vec<Taint>, Vec<Taint>) = present.iter().cloned().partition(is_ours);
-    for effect in ["NoSchedule", "NoExecute"] {
-        let Some(key) = wanted else { continue };
-        let same = ours.iter().find(|taint| taint.key == key && taint.effect == effect).cloned();
-        taints.push(same.unwrap_or_else(|| Taint {
-            key: key.into(),
-            effect: effect.into(),
-            value: None,
-            time_added: (effect == "NoExecute").then_some(Time(now)),
-        }));
-    }
-    let order = |taints: &[Taint]| {
-        let mut keys: Vec<_> = taints.iter().map(|taint| (taint.key.clone(), taint.effect.clone())).collect();
-        keys.sort();
-        keys
-    };
-    (order(&present) != order(&taints)).then_some(taints)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{is_silent, silenced, taints};
+    use super::{is_silent, silenced};
     use jiff::Timestamp;
     use k8s_openapi::api::core::v1::Node;
     use serde_json::json;
@@ -151,7 +121,6 @@ mod tests {
     fn node(ready: &str) -> Node {
         serde_json::from_value(json!({
             "metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"taints": [{"key": "mine", "effect": "NoSchedule"}]},
             "status": {"conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": "2026-01-01T00:10:00Z"}]},
         }))
         .unwrap()
@@ -168,15 +137,5 @@ mod tests {
         assert!(is_silent(&node, None, at("2026-01-01T00:11:00Z")));
         let silent = silenced(&node, at("2026-01-01T00:11:00Z")).unwrap();
         assert!(silenced(&silent, at("2026-01-01T00:12:00Z")).is_none());
-    }
-
-    #[test]
-    fn taints_follow_the_ready_condition_and_spare_foreign_ones() {
-        let now = at("2026-01-01T00:00:00Z");
-        let keys =
-            |ready| taints(&node(ready), now).map(|list| list.into_iter().map(|taint| taint.key).collect::<Vec<_>>());
-        assert_eq!(keys("True"), None);
-        assert_eq!(keys("False").unwrap(), ["mine", super::NOT_READY, super::NOT_READY]);
-        assert_eq!(keys("Unknown").unwrap(), ["mine", super::UNREACHABLE, super::UNREACHABLE]);
     }
 }

@@ -1,8 +1,10 @@
-//! ReplicaSet: as many pods as asked, made and removed in upstream's order.
+//! ReplicaSet and ReplicationController: as many pods as asked, made and removed in upstream's order.
 //!
-//! Owns: pods it controls, and the ReplicaSet's status. Adopts orphans that match its selector, releases pods that no
-//! longer do.
+//! Owns: pods it controls, and the set's status. Adopts orphans that match its selector, releases pods that no longer do.
 
+mod kind;
+
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,25 +23,25 @@ use crate::causes;
 use crate::meta;
 use crate::pod_control::{self, BURST_MAX, Claim, EXPECTATION_POLL, PodControl, is_active};
 use crate::queue::{self, Key, Next};
+use crate::replica_set::kind::Replicated;
 
-const KIND: &str = "ReplicaSet";
-
-pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
-    let state = Arc::new(Controller { pods: PodControl::new(cluster, "replicaset-controller") });
-    let queue = queue::start("replicaset", tasks, move |key| {
+pub(crate) fn start<K: Replicated>(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+    let state = Arc::new(Controller::<K> { pods: PodControl::new(cluster, K::SOURCE), kind: PhantomData });
+    let queue = queue::start(K::SOURCE, tasks, move |key| {
         let state = Arc::clone(&state);
         async move { state.reconcile(&key).await }
     });
-    causes::itself(&cluster.replica_sets, &queue);
-    causes::pods_of(cluster, KIND, |cluster| &cluster.replica_sets, adopts, &queue);
+    causes::itself(K::known(cluster), &queue);
+    causes::pods_of(cluster, K::KIND, K::known, adopts::<K>, &queue);
 }
 
-fn adopts(set: &ReplicaSet, pod: &Pod) -> bool {
-    causes::adopts(set.spec.as_ref().map(|spec| &spec.selector), pod)
+fn adopts<K: Replicated>(owner: &K, pod: &Pod) -> bool {
+    causes::adopts(owner.as_set().spec.as_ref().map(|spec| &spec.selector), pod)
 }
 
-struct Controller {
+struct Controller<K> {
     pods: PodControl,
+    kind: PhantomData<K>,
 }
 
 /// What one reconcile does to pods.
@@ -51,55 +53,61 @@ struct Plan {
     delete: Vec<String>,
 }
 
-impl Controller {
+impl<K: Replicated> Controller<K> {
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Next> {
         let cluster = &self.pods.cluster;
-        let Some(set) = cluster.replica_sets.get(&key.namespace, &key.name) else {
+        let Some(owner) = K::known(cluster).get(&key.namespace, &key.name) else {
             self.pods.forget(key);
             return Ok(Next::Await);
         };
         if !self.pods.is_caught_up(key) {
             return Ok(Next::After(EXPECTATION_POLL));
         }
-        let spec = set.spec.as_ref().context("a ReplicaSet without a spec")?;
+        let set = owner.as_set();
+        let spec = set.spec.as_ref().context("a set of pods without a spec")?;
         let selector = meta::selector(&spec.selector)?;
         let pods = cluster.pods.filter(&key.namespace, |pod| is_related(&set, &selector, pod));
         let now = Timestamp::now();
         let plan = plan(&set, &selector, &pods, now);
-        let failure = self.apply(key, &set, &plan, &pods).await.err();
+        let failure = self.apply(key, &owner, &set, &plan, &pods).await.err();
         let status = status(&set, &selector, &pods, now, failure.as_ref());
-        self.write_status(&set, status).await?;
+        self.write_status(&owner, status).await?;
         match failure {
             Some(error) => Err(error),
             None => Ok(next_look(&set, &pods, now)),
         }
     }
 
-    async fn apply(&self, key: &Key, set: &ReplicaSet, plan: &Plan, pods: &[Arc<Pod>]) -> anyhow::Result<()> {
+    async fn apply(
+        &self,
+        key: &Key,
+        owner: &K,
+        set: &ReplicaSet,
+        plan: &Plan,
+        pods: &[Arc<Pod>],
+    ) -> anyhow::Result<()> {
         let named = |names: &[String]| -> Vec<Arc<Pod>> {
             pods.iter().filter(|pod| names.contains(&pod.name_any())).cloned().collect()
         };
         let claim = Claim { owned: vec![], adopt: named(&plan.adopt), release: named(&plan.release) };
-        self.pods.settle(set, &claim).await?;
+        self.pods.settle(owner, &claim).await?;
         if let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) {
-            let wanted = vec![pod_control::from_template(set, template); plan.create];
-            self.pods.create_all(key, set, wanted).await?;
+            let wanted = vec![pod_control::from_template(owner, template); plan.create];
+            self.pods.create_all(key, owner, wanted).await?;
         }
-        self.pods.delete_all(key, set, &named(&plan.delete)).await
+        self.pods.delete_all(key, owner, &named(&plan.delete)).await
     }
 
-    async fn write_status(&self, set: &ReplicaSet, status: ReplicaSetStatus) -> anyhow::Result<()> {
-        if set.status.as_ref() == Some(&status) || meta::is_deleting(set) {
+    async fn write_status(&self, owner: &K, status: ReplicaSetStatus) -> anyhow::Result<()> {
+        let mut new = owner.clone();
+        new.set_status(status);
+        if meta::is_deleting(owner) || new.as_set().status == owner.as_set().status {
             return Ok(());
         }
-        let api: Api<ReplicaSet> =
-            Api::namespaced(self.pods.cluster.client.clone(), &set.namespace().unwrap_or_default());
-        let mut new = set.clone();
-        new.status = Some(status);
-        match api.replace_status(&set.name_any(), &PostParams::default(), &new).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            result => Ok(result.map(drop)?),
-        }
+        let namespace = owner.meta().namespace.clone().unwrap_or_default();
+        let api: Api<K> = Api::namespaced(self.pods.cluster.client.clone(), &namespace);
+        let name = owner.meta().name.clone().unwrap_or_default();
+        meta::ignore_missing(api.replace_status(&name, &PostParams::default(), &new).await)
     }
 }
 

@@ -201,7 +201,6 @@ impl Definition {
             needs_webhook: stored_schema.is_some() && spec["conversion"]["strategy"] == "Webhook",
             stored_as,
             stored_schema,
-            deprecation: (version["deprecated"] == true).then(|| self.deprecation(spec, version)),
             published: version["schema"]["openAPIV3Schema"].to_string().into(),
             has_status: version["subresources"]["status"].is_object(),
         }
@@ -255,6 +254,7 @@ impl Definition {
             conversion: None,
             storage: (self.group.clone(), names.plural.clone()),
             hooks: &HOOKS,
+            deprecation: (version["deprecated"] == true).then(|| self.deprecation(spec, version)),
             custom: Some(Arc::new(kind)),
         }
     }

@@ -64,8 +64,6 @@ pub struct Kind {
     stored_schema: Option<Arc<Schema>>,
     /// Only a webhook could convert what is stored; there is no client for them here.
     pub needs_webhook: bool,
-    /// Sent with every answer of a deprecated version.
-    pub deprecation: Option<String>,
     /// The schema as its definition spells it, to be published; JSON text, because it is large and seldom read.
     pub published: Box<str>,
     has_status: bool,

@@ -17,7 +17,7 @@ pub(crate) use self::definition::definition;
 pub(crate) use self::job::{cron_job, job};
 pub(crate) use self::limits::{limit_range, resource_quota};
 pub(crate) use self::pod::pod;
-pub(crate) use self::workload::{daemon_set, deployment, replica_set, stateful_set};
+pub(crate) use self::workload::{daemon_set, deployment, replica_set, replication_controller, stateful_set};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 

@@ -34,6 +34,21 @@ pub(crate) fn replica_set(set: &mut Value) {
     template(spec);
 }
 
+/// Selector and labels are those of the template where they are not given.
+pub(crate) fn replication_controller(controller: &mut Value) {
+    let labels = controller["spec"]["template"]["metadata"]["labels"].clone();
+    if labels.as_object().is_some_and(|labels| !labels.is_empty()) {
+        let is_empty = |value: &Value| value.as_object().is_none_or(serde_json::Map::is_empty);
+        if is_empty(&controller["spec"]["selector"]) {
+            controller["spec"]["selector"] = labels.clone();
+        }
+        if is_empty(&controller["metadata"]["labels"]) {
+            controller["metadata"]["labels"] = labels;
+        }
+    }
+    replica_set(controller);
+}
+
 pub(crate) fn daemon_set(set: &mut Value) {
     let Some(spec) = child_mut(set, "spec") else { return };
     set_default(spec, "revisionHistoryLimit", 10);
@@ -115,6 +130,18 @@ mod tests {
         let mut object = json!({"spec": {"updateStrategy": {"type": "OnDelete"}}});
         stateful_set(&mut object);
         assert_eq!(object["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+    }
+
+    #[test]
+    fn a_replication_controller_takes_its_labels_from_its_template() {
+        let mut object = json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
+        replication_controller(&mut object);
+        assert_eq!((&object["spec"]["selector"], &object["spec"]["replicas"]), (&json!({"a": "b"}), &json!(1)));
+        assert_eq!(object["metadata"]["labels"], json!({"a": "b"}));
+        let mut object = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"selector": {"a": "b"}, "template": {}}});
+        replication_controller(&mut object);
+        assert_eq!(object["spec"]["selector"], json!({"a": "b"}));
+        assert_eq!(object["metadata"]["labels"], json!({"x": "y"}));
     }
 
     #[test]

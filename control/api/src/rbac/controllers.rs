@@ -30,6 +30,14 @@ const CONTROLLERS: &[(&str, &[ResourceRule])] = &[
         ],
     ),
     (
+        "replication-controller",
+        &[
+            (&["get", "list", "update", "watch"], "", &["replicationcontrollers"]),
+            (&["update"], "", &["replicationcontrollers/finalizers", "replicationcontrollers/status"]),
+            EDIT_PODS,
+        ],
+    ),
+    (
         "daemon-set-controller",
         &[
             (READ, "apps", &["daemonsets"]),
@@ -97,6 +105,14 @@ const CONTROLLERS: &[(&str, &[ResourceRule])] = &[
         &[
             (READ, "", &["nodes", "pods", "services"]),
             (&["update"], "", &["services/finalizers"]),
+            (&["create", "delete", "get", "list", "update", "watch"], "discovery.k8s.io", &["endpointslices"]),
+        ],
+    ),
+    (
+        "endpointslicemirroring-controller",
+        &[
+            (READ, "", &["endpoints", "services"]),
+            (&["update"], "", &["endpoints/finalizers", "services/finalizers"]),
             (&["create", "delete", "get", "list", "update", "watch"], "discovery.k8s.io", &["endpointslices"]),
         ],
     ),

@@ -50,7 +50,10 @@ fn core() -> Vec<Resource> {
     let options = |kind| GroupVersionKind::new("", "v1", kind);
     vec![
         namespaced("", "ConfigMap", "configmaps", &["cm"]).hooked(&hooks::CONFIG_MAP),
-        namespaced("", "Endpoints", "endpoints", &["ep"]).hooked(&hooks::ENDPOINTS).creating(),
+        Resource {
+            deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()),
+            ..namespaced("", "Endpoints", "endpoints", &["ep"]).hooked(&hooks::ENDPOINTS).creating()
+        },
         namespaced("", "Event", "events", &["ev"]).hooked(&hooks::CORE_EVENT).creating(),
         namespaced("", "LimitRange", "limitranges", &["limits"]).hooked(&hooks::LIMIT_RANGE).creating(),
         Resource {
@@ -72,6 +75,12 @@ fn core() -> Vec<Resource> {
             .sub("attach", Some(options("PodAttachOptions")), CONNECT)
             .sub("exec", Some(options("PodExecOptions")), CONNECT)
             .sub("portforward", Some(options("PodPortForwardOptions")), CONNECT),
+        namespaced("", "ReplicationController", "replicationcontrollers", &["rc"])
+            .hooked(&hooks::REPLICATION_CONTROLLER)
+            .all()
+            .status()
+            .generations()
+            .sub("scale", Some(GroupVersionKind::new("autoscaling", "v1", "Scale")), READ_WRITE),
         namespaced("", "ResourceQuota", "resourcequotas", &["quota"])
             .hooked(&hooks::RESOURCE_QUOTA)
             .creating()
@@ -186,6 +195,7 @@ fn cluster(group: &str, kind: &str, plural: &str, short_names: &[&str]) -> Resou
         conversion: None,
         storage: (group.into(), plural.into()),
         hooks: &hooks::GENERIC,
+        deprecation: None,
         custom: None,
     }
 }

@@ -208,6 +208,14 @@ pub(super) static REPLICA_SET: Hooks = Hooks {
     ..Hooks::GENERIC
 };
 
+pub(super) static REPLICATION_CONTROLLER: Hooks = Hooks {
+    field_labels: &[("status.replicas", "status.replicas")],
+    defaults: defaults::replication_controller,
+    validate: workload::replication_controller,
+    printer: &printers::REPLICATION_CONTROLLER,
+    ..Hooks::GENERIC
+};
+
 pub(super) static DAEMON_SET: Hooks = Hooks {
     defaults: defaults::daemon_set,
     create: strategy::daemon_set::create,

@@ -128,6 +128,8 @@ pub struct Resource {
     /// The group and plural under which objects are stored.
     pub storage: (String, String),
     pub hooks: &'static Hooks,
+    /// What clients are warned of whenever they use it.
+    pub deprecation: Option<String>,
     /// What a CustomResourceDefinition says of the kind; it then takes the place of the hooks.
     pub custom: Option<Arc<custom::Kind>>,
 }

@@ -23,7 +23,13 @@ pub fn scale_of(resource: &Resource, workload: &Value) -> Result<Value, Status> 
     let (replicas, status) = match custom_scale(resource) {
         Some(scale) => scale.read(workload)?,
         None => {
-            let selector = LabelSelector::from_object(&workload["spec"]["selector"]).unwrap_or_default().to_string();
+            let selector = &workload["spec"]["selector"];
+            let selector = if resource.is_core("ReplicationController") {
+                LabelSelector::from_object(&json!({"matchLabels": selector}))
+            } else {
+                LabelSelector::from_object(selector)
+            };
+            let selector = selector.unwrap_or_default().to_string();
             let status = json!({"replicas": int(&workload["status"]["replicas"]), "selector": selector});
             (int(&workload["spec"]["replicas"]), status)
         }
@@ -96,6 +102,10 @@ mod tests {
         let mut scale = scale_of(deployments, &workload).expect("scale");
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b,app=web"}));
         assert_eq!(scale["spec"], json!({"replicas": 3}));
+        let mut older = workload.clone();
+        older["spec"]["selector"] = json!({"app": "web", "a": "b"});
+        let controllers = registry.get("", "v1", "replicationcontrollers").expect("replicationcontrollers");
+        assert_eq!(scale_of(controllers, &older).expect("scale")["status"], scale["status"]);
         scale["spec"]["replicas"] = 5.into();
         apply_scale(deployments, &mut workload, &scale).expect("scaled");
         assert_eq!(workload["spec"]["replicas"], 5);

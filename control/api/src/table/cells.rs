@@ -91,7 +91,7 @@ pub(super) fn selector(selector: &Value) -> String {
 }
 
 /// A map of labels; `<none>` if it is empty.
-fn labels(map: &Value) -> String {
+pub(super) fn labels(map: &Value) -> String {
     let list: Vec<String> = entries(map).map(|(key, value)| format!("{key}={}", text(value))).collect();
     or(&list.join(","), "<none>")
 }

@@ -1,7 +1,8 @@
 //! The columns of every kind, each with the function that fills them.
 
 use super::cells::{
-    age, cron_job, daemon_set, disruption_budget, endpoint_slice, event, ingress, ingress_class, job, name, node,
+    age, cron_job, daemon_set, disruption_budget, endpoint_slice, event, ingress, ingress_class, job, labels, name,
+    node,
     reference, resource_quota, role_binding, selector, service, subsets, template,
 };
 use super::{Column, Printer, pod};
@@ -194,6 +195,17 @@ pub(crate) static REPLICA_SET: Printer = Printer {
     },
 };
 
+/// As a ReplicaSet, but for the form of the selector.
+pub(crate) static REPLICATION_CONTROLLER: Printer = Printer {
+    columns: REPLICA_SET.columns,
+    cells: |object, now| {
+        let mut cells = (REPLICA_SET.cells)(object, now);
+        cells.pop();
+        cells.push(labels(&object["spec"]["selector"]).into());
+        cells
+    },
+};
+
 pub(crate) static DAEMON_SET: Printer = Printer {
     columns: &[
         NAME,
@@ -368,7 +380,13 @@ mod tests {
             "template": {"spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "j"}]}}},
             "status": {"replicas": 2, "readyReplicas": 1, "updatedReplicas": 2}});
         assert_eq!(cells(&DEPLOYMENT, object.clone()), json!(["x", "1/3", 2, 0, "60m", "a,b", "i,j", "app=web"]));
-        assert_eq!(cells(&REPLICA_SET, object), json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "app=web"]));
+        assert_eq!(cells(&REPLICA_SET, object.clone()), json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "app=web"]));
+        let mut older = object;
+        older["spec"]["selector"] = json!({"app": "web", "a": "b"});
+        assert_eq!(
+            cells(&REPLICATION_CONTROLLER, older),
+            json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "a=b,app=web"])
+        );
         let set = json!({"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
             "template": {"spec": {"nodeSelector": {"disk": "ssd"}, "containers": [{"name": "a", "image": "i"}]}}},
             "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "readyReplicas": 1}});

@@ -30,6 +30,47 @@ pub(crate) fn replica_set(set: &Value, errors: &mut Errors) {
     workload(&set["spec"], &Path::new("spec"), errors);
 }
 
+/// Its selector is a plain map, which may change.
+pub(crate) fn replication_controller(controller: &Value, errors: &mut Errors) {
+    let path = Path::new("spec");
+    let spec = &controller["spec"];
+    errors.not_negative(&path.at("minReadySeconds"), &spec["minReadySeconds"]);
+    let selector = spec["selector"].as_object().filter(|selector| !selector.is_empty());
+    if selector.is_none() {
+        errors.required(&path.at("selector"), "");
+    }
+    if is_set(&spec["replicas"]) {
+        errors.not_negative(&path.at("replicas"), &spec["replicas"]);
+    } else {
+        errors.required(&path.at("replicas"), "");
+    }
+    let path = path.at("template");
+    let template = &spec["template"];
+    if !is_set(template) {
+        errors.required(&path, "");
+        return;
+    }
+    let labels = &template["metadata"]["labels"];
+    if selector.is_some_and(|selector| selector.iter().any(|(key, value)| labels[key] != *value)) {
+        let detail = "`selector` does not match template `labels`";
+        errors.invalid(&path.at("metadata").at("labels"), labels.clone(), detail);
+    }
+    pod::template(template, &path, errors);
+    endless(template, &path, "ReplicationController", errors);
+}
+
+/// Pods that are replaced when they end must not end by themselves.
+fn endless(template: &Value, path: &Path, kind: &str, errors: &mut Errors) {
+    let path = path.at("spec");
+    if text(&template["spec"]["restartPolicy"]) != "Always" {
+        errors.one_of(&path.at("restartPolicy"), &template["spec"]["restartPolicy"], &["Always"]);
+    }
+    if is_set(&template["spec"]["activeDeadlineSeconds"]) {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.at("activeDeadlineSeconds"), &detail);
+    }
+}
+
 /// The selector ties pods to their owner for as long as both live.
 pub(crate) fn update(old: &Value, new: &Value, errors: &mut Errors) {
     errors.immutable(&Path::new("spec").at("selector"), &old["spec"]["selector"], &new["spec"]["selector"]);
@@ -119,13 +160,7 @@ pub(super) fn template(spec: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     pod::template(template, path, errors);
-    if text(&template["spec"]["restartPolicy"]) != "Always" {
-        errors.one_of(&path.at("spec").at("restartPolicy"), &template["spec"]["restartPolicy"], &["Always"]);
-    }
-    if is_set(&template["spec"]["activeDeadlineSeconds"]) {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.forbidden(&path.at("spec").at("activeDeadlineSeconds"), detail);
-    }
+    endless(template, path, "ReplicaSet", errors);
 }
 
 fn strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
@@ -247,6 +282,41 @@ mod tests {
         assert_eq!(
             check(|spec| spec["minReadySeconds"] = 600.into()),
             ["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"]
+        );
+    }
+
+    #[test]
+    fn mistakes_in_replication_controllers_are_named() {
+        let check = |change: &dyn Fn(&mut Value)| {
+            let mut object = json!({"spec": {"selector": {"app": "web"}, "template": {
+                "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+            change(&mut object["spec"]);
+            crate::defaults::replication_controller(&mut object);
+            texts(|errors| replication_controller(&object, errors))
+        };
+        assert_eq!(check(&|_| {}), Vec::<String>::new());
+        assert_eq!(
+            check(&|spec| spec["selector"]["app"] = "other".into()),
+            [
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"
+            ]
+        );
+        assert_eq!(
+            check(&|spec| {
+                spec.take();
+                spec["replicas"] = (-1).into();
+            }),
+            [
+                "spec.selector: Required value",
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.template: Required value",
+            ]
+        );
+        assert_eq!(
+            check(&|spec| spec["template"]["spec"]["activeDeadlineSeconds"] = 5.into()),
+            [
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicationController is not Supported"
+            ]
         );
     }
 

@@ -3,36 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use crate::meta;
+use crate::endpoint_slice::pack::{Changes, Group, MANAGED_BY, Port, SERVICE_NAME, Wanted, pack};
+use crate::meta::{self, HEADLESS};
 
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
-const HEADLESS: &str = "service.kubernetes.io/headless";
 const ENDPOINTS_PER_SLICE_MAX: usize = 100;
-
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    pub(super) create: Vec<EndpointSlice>,
-    pub(super) update: Vec<EndpointSlice>,
-    pub(super) delete: Vec<String>,
-}
-
-/// Slices are separate for each address family and each set of resolved ports.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Group {
-    family: String,
-    ports: Vec<Port>,
-}
-
-/// A resolved port: name, protocol, number, application protocol.
-type Port = (String, String, Option<i32>, Option<String>);
 
 pub(super) fn plan(
     service: &Service,
@@ -40,7 +21,7 @@ pub(super) fn plan(
     existing: &[Arc<EndpointSlice>],
     zone_of: impl Fn(&str) -> Option<String>,
 ) -> Changes {
-    let mut wanted: BTreeMap<Group, BTreeMap<String, Endpoint>> = BTreeMap::new();
+    let mut wanted = Wanted::new();
     for family in families(service) {
         for pod in pods {
             if let Some((ports, endpoint)) = endpoint(service, pod, &family, &zone_of) {
@@ -53,98 +34,53 @@ pub(super) fn plan(
             wanted.insert(Group { family, ports: vec![] }, BTreeMap::new());
         }
     }
-    let mut changes = Changes::default();
-    let mut unused: Vec<&Arc<EndpointSlice>> = existing.iter().filter(|slice| !meta::is_deleting(&***slice)).collect();
-    for (group, endpoints) in wanted {
-        let (same, rest): (Vec<_>, Vec<_>) = unused.into_iter().partition(|slice| group_of(slice) == group);
-        unused = rest;
-        fill(service, &group, endpoints, &same, &mut changes);
-    }
-    changes.delete.extend(unused.iter().map(|slice| slice.name_any()));
-    changes
+    pack(&metadata(service), wanted, existing, ENDPOINTS_PER_SLICE_MAX)
 }
 
-/// Keeps endpoints in the slices that hold them, puts new ones where there is room, drops slices that end up empty.
-fn fill(
-    service: &Service,
-    group: &Group,
-    mut endpoints: BTreeMap<String, Endpoint>,
-    same: &[&Arc<EndpointSlice>],
-    changes: &mut Changes,
-) {
-    let is_placeholder = endpoints.is_empty();
-    let mut kept: Vec<(&EndpointSlice, Vec<Endpoint>)> = Vec::new();
-    for slice in same {
-        let held = slice.endpoints.iter().flatten();
-        let kept_here: Vec<Endpoint> = held.filter_map(|old| endpoints.remove(&old.addresses.concat())).collect();
-        kept.push((slice, kept_here));
-    }
-    let mut fresh = endpoints.into_values();
-    for (_, list) in &mut kept {
-        let room = ENDPOINTS_PER_SLICE_MAX.saturating_sub(list.len());
-        list.extend(fresh.by_ref().take(room));
-    }
-    let mut has_one = false;
-    for (slice, list) in kept {
-        if list.is_empty() && (!is_placeholder || has_one) {
-            changes.delete.push(slice.name_any());
-            continue;
-        }
-        has_one = true;
-        let new = slice_of(service, group, list);
-        let same_labels = slice.metadata.labels == new.metadata.labels;
-        if slice.endpoints.clone().unwrap_or_default() != new.endpoints.clone().unwrap_or_default() || !same_labels {
-            let mut updated = slice.clone();
-            updated.endpoints = new.endpoints;
-            updated.metadata.labels = new.metadata.labels;
-            changes.update.push(updated);
-        }
-    }
-    let rest: Vec<Endpoint> = fresh.collect();
-    changes.create.extend(rest.chunks(ENDPOINTS_PER_SLICE_MAX).map(|chunk| slice_of(service, group, chunk.to_vec())));
-    if is_placeholder && !has_one {
-        changes.create.push(slice_of(service, group, vec![]));
-    }
-}
-
-fn slice_of(service: &Service, group: &Group, endpoints: Vec<Endpoint>) -> EndpointSlice {
+/// What every slice of a Service has.
+fn metadata(service: &Service) -> ObjectMeta {
     let mut labels = service.labels().clone();
     labels.insert(SERVICE_NAME.into(), service.name_any());
     labels.insert(MANAGED_BY.into(), MANAGER.into());
-    if service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.as_deref() == Some("None")) {
+    if meta::is_headless(service) {
         labels.insert(HEADLESS.into(), String::new());
     }
-    let ports = group.ports.iter().map(|(name, protocol, port, application)| EndpointPort {
-        name: Some(name.clone()),
-        protocol: Some(protocol.clone()),
-        port: *port,
-        app_protocol: application.clone(),
-    });
-    EndpointSlice {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", service.name_any())),
-            namespace: service.namespace(),
-            labels: Some(labels),
-            owner_references: Some(vec![meta::controller_reference(service)]),
-            ..ObjectMeta::default()
-        },
-        address_type: group.family.clone(),
-        endpoints: Some(endpoints),
-        ports: Some(ports.collect()),
+    ObjectMeta {
+        generate_name: Some(format!("{}-", service.name_any())),
+        namespace: service.namespace(),
+        labels: Some(labels),
+        owner_references: Some(vec![meta::controller_reference(service)]),
+        ..ObjectMeta::default()
     }
 }
 
-fn group_of(slice: &EndpointSlice) -> Group {
-    let ports = slice.ports.iter().flatten().map(|port| {
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-        (port.name.clone().unwrap_or_default(), protocol, port.port, port.app_protocol.clone())
-    });
-    Group { family: slice.address_type.clone(), ports: ports.collect() }
-}
-
-fn families(service: &Service) -> Vec<String> {
+pub(crate) fn families(service: &Service) -> Vec<String> {
     let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
     if families.is_empty() { vec!["IPv4".into()] } else { families }
+}
+
+/// The pod's address of a family.
+pub(crate) fn address<'a>(status: &'a PodStatus, family: &str) -> Option<&'a str> {
+    let mut addresses = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
+    addresses.find(|ip| ip.contains(':') == (family == "IPv6"))
+}
+
+/// The name that a pod has below its headless Service.
+pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let is_named = spec.subdomain.as_deref() == Some(&service.name_any());
+    spec.hostname.clone().filter(|name| is_named && !name.is_empty())
+}
+
+/// The pod as what stands behind an address.
+pub(crate) fn target(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".into()),
+        namespace: pod.namespace(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
 }
 
 /// The endpoint that a pod is, with its ports resolved; none while it has no address of the family or has ended.
@@ -158,8 +94,7 @@ fn endpoint(
         return None;
     }
     let status = pod.status.as_ref()?;
-    let addresses = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
-    let address = addresses.into_iter().find(|ip| ip.contains(':') == (family == "IPv6"))?.to_owned();
+    let address = address(status, family)?.to_owned();
     let spec = service.spec.as_ref()?;
     let ports = spec.ports.iter().flatten().filter_map(|port| resolve(port, pod)).collect::<Vec<_>>();
     if ports.is_empty() && spec.ports.as_ref().is_some_and(|ports| !ports.is_empty()) {
@@ -169,7 +104,6 @@ fn endpoint(
     let is_terminating = meta::is_deleting(pod);
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
     let pod_spec = pod.spec.clone().unwrap_or_default();
-    let is_named = pod_spec.subdomain.as_deref() == Some(&service.name_any());
     let endpoint = Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -177,30 +111,28 @@ fn endpoint(
             serving: Some(is_ready),
             terminating: Some(is_terminating),
         }),
-        hostname: pod_spec.hostname.filter(|_| is_named),
+        hostname: hostname(service, pod),
         zone: pod_spec.node_name.as_deref().and_then(zone_of),
         node_name: pod_spec.node_name,
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".into()),
-            namespace: pod.namespace(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(target(pod)),
         ..Endpoint::default()
     };
     Some((ports, endpoint))
 }
 
-/// A named target port is looked up in each pod, so pods of one Service may differ.
 fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-    let number = match &port.target_port {
-        None => port.port,
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(name)) => named_port(pod, name, &protocol)?,
-    };
+    let number = target_port(port, pod)?;
     Some((port.name.clone().unwrap_or_default(), protocol, Some(number), port.app_protocol.clone()))
+}
+
+/// A named target port is looked up in each pod, so pods of one Service may differ.
+pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
+    match &port.target_port {
+        None => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) => named_port(pod, name, port.protocol.as_deref().unwrap_or("TCP")),
+    }
 }
 
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
