@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::cgroup::Hierarchies;
 use crate::layout::Layout;
 use crate::namespace;
+use crate::process;
 use crate::supervisor::State;
 
 /// Time for the supervisor to end its parts and for killed processes to go.
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         if args.data_dir.is_none() {
             layout.data_dir.clone_from(&state.data_dir);
         }
-        end_process(state.supervisor, "tidegate", Signal::SIGTERM, PATIENCE);
+        end_process(state.supervisor, None, Signal::SIGTERM, PATIENCE);
     }
     remove(&layout)?;
     if args.purge {
@@ -76,20 +77,15 @@ pub(crate) fn end_former_parts(layout: &Layout) -> anyhow::Result<()> {
     for (name, part) in &state.parts {
         if let Some(pid) = part.pid {
             tracing::info!(part = name.as_str(), pid, "ending a part of a former supervisor");
-            end_process(pid, name, Signal::SIGTERM, Duration::from_secs(5));
+            end_process(pid, Some(name), Signal::SIGTERM, Duration::from_secs(5));
         }
     }
     Ok(())
 }
 
 /// Signals a process of ours and waits for its end, with SIGKILL as the last word. A recycled pid is left alone.
-fn end_process(pid: i32, word: &str, signal: Signal, patience: Duration) {
-    let ours = || {
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut words = command.split(|byte| *byte == 0);
-        words.next().is_some_and(|program| program.ends_with(b"tidegate"))
-            && (word == "tidegate" || words.next().is_some_and(|found| found == word.as_bytes()))
-    };
+fn end_process(pid: i32, command: Option<&str>, signal: Signal, patience: Duration) {
+    let ours = || process::is_ours(pid, command);
     if !ours() {
         return;
     }

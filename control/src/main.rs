@@ -6,6 +6,7 @@
 
 mod addons;
 mod cgroup;
+mod claim;
 mod control;
 mod down;
 mod explain;
@@ -13,6 +14,7 @@ mod identities;
 mod layout;
 mod namespace;
 mod pki;
+mod process;
 mod status;
 mod supervisor;
 mod up;

@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
+use tracing::subscriber::NoSubscriber;
 
 use crate::layout::Layout;
+use crate::process;
 use crate::supervisor::State;
 use crate::up;
 
@@ -32,27 +34,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("{:<12} {:>8} {:>9} {:>9}  STATE", "PART", "PID", "UPTIME", "RESTARTS");
-    let supervisor = if alive(state.supervisor) { "running" } else { "ended: `tidegate up` takes over" };
-    println!("{:<12} {:>8} {:>9} {:>9}  {supervisor}", "supervisor", state.supervisor, "-", "-");
+    let is_supervised = process::is_ours(state.supervisor, None);
+    let (pid, word) = if is_supervised {
+        (state.supervisor.to_string(), "running")
+    } else {
+        ("-".into(), "ended: `tidegate up` takes over, `tidegate down` removes what is left")
+    };
+    println!("{:<12} {pid:>8} {:>9} {:>9}  {word}", "supervisor", "-", "-");
     for (name, part) in &state.parts {
         let uptime = Timestamp::now().as_second() - part.started_at.as_second();
-        let (pid, word) = match part.pid {
-            Some(pid) if alive(pid) => (pid.to_string(), "running"),
-            _ => ("-".into(), "restarting"),
+        let (pid, uptime, word) = match part.pid {
+            Some(pid) if process::is_ours(pid, Some(name)) => (pid.to_string(), format!("{uptime}s"), "running"),
+            _ if is_supervised => ("-".into(), "-".into(), "restarting"),
+            _ => ("-".into(), "-".into(), "ended"),
         };
-        println!("{name:<12} {pid:>8} {:>9} {:>9}  {word}", format!("{uptime}s"), part.restarts);
+        println!("{name:<12} {pid:>8} {uptime:>9} {:>9}  {word}", part.restarts);
     }
     println!();
     print_cluster(&layout, &state);
     Ok(())
 }
 
-fn alive(pid: i32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
-}
-
 /// What the API server says; a part that does not answer is a line, not a failure.
 fn print_cluster(layout: &Layout, state: &State) {
+    // The client logs what is told below.
+    let _quiet = tracing::subscriber::set_default(NoSubscriber::default());
     let ask = async {
         let client = crate::client(&layout.kubeconfig("admin"), "tidegate").await?;
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;

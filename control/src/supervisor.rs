@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::layout::Layout;
 use crate::namespace::Namespaces;
+use crate::process;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -74,6 +75,11 @@ impl State {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// Whether a part runs, with or without its supervisor.
+    pub(crate) fn has_living_parts(&self) -> bool {
+        self.parts.iter().any(|(name, part)| part.pid.is_some_and(|pid| process::is_ours(pid, Some(name))))
     }
 
     fn write(&self, layout: &Layout) -> anyhow::Result<()> {

@@ -13,10 +13,10 @@ use anyhow::{Context, bail};
 use control_runtime::dial;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UnixListener;
 
 use crate::cgroup::Hierarchies;
+use crate::claim::Claim;
 use crate::identities::{self, Endpoints};
 use crate::layout::{API_PORT, DNS_METRICS_PORT, DNS_PORT, DNS_SERVICE_IP, Layout, NODE_IPS, POD_CIDRS, SERVICE_CIDRS};
 use crate::namespace::{self, Kind, Namespaces};
@@ -41,13 +41,13 @@ pub(crate) struct Args {
     #[arg(long = "node-ip")]
     node_ips: Vec<IpAddr>,
     /// API server port on the host's loopback.
-    #[arg(long, default_value_t = API_PORT)]
+    #[arg(long, default_value_t = API_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     api_port: u16,
     /// Port on the host's loopback for clear-text HTTP through the gateway.
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     http_port: u16,
     /// Port on the host's loopback for HTTPS through the gateway.
-    #[arg(long, default_value_t = 8443)]
+    #[arg(long, default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
     https_port: u16,
     /// Also write the administrator's kubeconfig to this file.
     #[arg(long, value_name = "FILE")]
@@ -67,28 +67,39 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if !args.sandbox && args.node_ips.is_empty() {
         bail!("without --sandbox the node is this machine: give its address with --node-ip");
     }
+    let ports = [("--api-port", args.api_port), ("--http-port", args.http_port), ("--https-port", args.https_port)];
+    check(&args, &ports)?;
     let layout = Layout::new(&args.node_name, &args.data_dir)?;
     control_store::Embedded::check(&layout.store())?;
-    fs::create_dir_all(&layout.run_dir).with_context(|| format!("cannot create {}", layout.run_dir.display()))?;
-    fs::create_dir_all(&layout.data_dir).with_context(|| format!("cannot create {}", layout.data_dir.display()))?;
+    let mut claim = Claim::take(&layout, &ports)?;
     if args.detach {
-        return detach(&layout);
+        return detach(&layout, claim);
     }
-    let _lock = lock(&layout)?;
+    claim.settle()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(supervise(&args, &layout));
-    // The lock is held until everything is gone, so that a new `up` cannot meet a half-removed node.
+    // The claim is held until everything is gone, so that a new `up` cannot meet a half-removed node.
     let removed = down::remove(&layout);
+    if result.is_err() {
+        claim.undo();
+    }
     result.and(removed)
 }
 
-/// One supervisor a node.
-fn lock(layout: &Layout) -> anyhow::Result<Flock<fs::File>> {
-    let path = layout.run_dir.join("lock");
-    let file = fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
-        anyhow::anyhow!("node {} is already up; `tidegate status` shows it, `tidegate down` ends it", layout.node)
-    })
+/// What can be refused by looking at the arguments alone.
+fn check(args: &Args, ports: &[(&str, u16)]) -> anyhow::Result<()> {
+    if let Some(dir) = &args.preload {
+        let kind = fs::metadata(dir).with_context(|| format!("cannot preload images from {}", dir.display()))?;
+        if !kind.is_dir() {
+            bail!("cannot preload images from {}: it is not a directory", dir.display());
+        }
+    }
+    for (index, (flag, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports[..index].iter().find(|(_, taken)| taken == port) {
+            bail!("{other} and {flag} are both {port}: each needs a port of its own");
+        }
+    }
+    Ok(())
 }
 
 async fn supervise(args: &Args, layout: &Layout) -> anyhow::Result<()> {
@@ -267,9 +278,11 @@ fn ready_file(layout: &Layout) -> PathBuf {
 }
 
 /// Starts the supervisor in a session of its own and waits until it says that the node is Ready.
-fn detach(layout: &Layout) -> anyhow::Result<()> {
-    drop(lock(layout)?);
+fn detach(layout: &Layout, mut claim: Claim) -> anyhow::Result<()> {
+    claim.settle()?;
     fs::create_dir_all(layout.data_dir.join("logs"))?;
+    // The supervisor takes it anew.
+    let mut made = claim.release();
     let log_path = layout.log("supervisor");
     let log = fs::OpenOptions::new().create(true).truncate(true).write(true).open(&log_path)?;
     let _ = fs::remove_file(ready_file(layout));
@@ -291,7 +304,9 @@ fn detach(layout: &Layout) -> anyhow::Result<()> {
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {
-            bail!("the supervisor ended ({status}):\n{}", fs::read_to_string(&log_path)?);
+            let log = fs::read_to_string(&log_path).unwrap_or_default();
+            made.undo();
+            bail!("the supervisor ended ({status}):\n{log}");
         }
         std::thread::sleep(POLL);
     }

@@ -26,3 +26,8 @@ pub mod strict;
 pub mod table;
 pub mod validation;
 pub mod value;
+
+/// The Kubernetes release whose API this is.
+pub const KUBERNETES_RELEASE: &str = "v1.36.1";
+/// Its minor version alone.
+pub const KUBERNETES_MINOR: &str = "36";

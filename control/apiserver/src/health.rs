@@ -1,15 +1,12 @@
 //! Health, version, metrics: what load balancers and monitoring ask.
 
 use control_api::status::Status;
+use control_api::{KUBERNETES_MINOR as MINOR, KUBERNETES_RELEASE};
 use http::StatusCode;
 use serde_json::json;
 
 use crate::handler::Context;
 use crate::reply::{self, Reply};
-
-/// The Kubernetes version whose API this server speaks.
-const MINOR: &str = "36";
-const PATCH: &str = "1";
 
 /// `None` if the path is none of these.
 pub(crate) fn answer(context: &Context, path: &str) -> Option<Reply> {
@@ -28,7 +25,7 @@ fn version() -> serde_json::Value {
     json!({
         "major": "1",
         "minor": MINOR,
-        "gitVersion": format!("v1.{MINOR}.{PATCH}+tidegate"),
+        "gitVersion": format!("{KUBERNETES_RELEASE}+tidegate"),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -26,8 +26,8 @@ enum Kind {
 pub(crate) struct Patch {
     kind: Kind,
     document: Value,
-    /// `duplicate field "…"` of the patch itself.
-    duplicates: Vec<String>,
+    /// `duplicate field "…"` and the like, of the patch itself.
+    own_faults: Vec<String>,
     validation: FieldValidation,
 }
 
@@ -71,9 +71,17 @@ impl Patch {
         };
         check_options(context, false)?;
         let validation = FieldValidation::of(context)?;
-        let decoded = decode_json(body)?;
-        let duplicates = decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
-        Ok(Self { kind, document: decoded.value, duplicates, validation })
+        let decoded = decode_json(body).map_err(|status| match kind {
+            Kind::Strategic => status,
+            Kind::Json | Kind::Merge => Status::bad_request(format!("error decoding patch: {}", status.message)),
+        })?;
+        let mut own_faults: Vec<String> =
+            decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+        if kind == Kind::Json {
+            own_faults.extend(patch::unknown_fields(&decoded.value));
+            own_faults.iter_mut().for_each(|fault| fault.insert_str(0, "json patch "));
+        }
+        Ok(Self { kind, document: decoded.value, own_faults, validation })
     }
 
     /// The object as the patch wants it.
@@ -92,14 +100,14 @@ impl Patch {
             FieldValidation::Warn => {
                 let mut warnings = context.warnings.lock();
                 // A second attempt finds the same.
-                for text in self.duplicates.iter().chain(&patched.strict) {
+                for text in self.own_faults.iter().chain(&patched.strict) {
                     if !warnings.contains(text) {
                         warnings.push(text.clone());
                     }
                 }
             }
             FieldValidation::Strict => {
-                if let Some(status) = patched.strict_status(&self.duplicates) {
+                if let Some(status) = patched.strict_status(&self.own_faults) {
                     return Err(status);
                 }
             }

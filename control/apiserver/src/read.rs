@@ -148,7 +148,8 @@ impl Plan {
     fn new(context: &Context, prefix: &str) -> Result<Self, Status> {
         let query = &context.info.query;
         let limit = query.number("limit")?.unwrap_or(0);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        // Upstream takes a negative limit for none.
+        let limit = usize::try_from(limit.max(0)).unwrap_or(usize::MAX);
         let version = query.number("resourceVersion")?;
         let matching = query.get("resourceVersionMatch");
         if query.has("sendInitialEvents") {

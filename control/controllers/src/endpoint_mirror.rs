@@ -107,7 +107,9 @@ fn mirror(endpoints: &Endpoints) -> Mirror {
             list.iter().flatten().map(|address| (address.clone(), ready)).collect::<Vec<_>>()
         };
         let mut added = 0;
-        for (address, ready) in list(&subset.addresses, true).into_iter().chain(list(&subset.not_ready_addresses, false)) {
+        for (address, ready) in
+            list(&subset.addresses, true).into_iter().chain(list(&subset.not_ready_addresses, false))
+        {
             let Ok(ip) = address.ip.parse::<IpAddr>() else {
                 mirror.invalid += 1;
                 mirror.skipped += 1;
@@ -206,7 +208,10 @@ mod tests {
         let empty = endpoints(json!({}), json!([]));
         let changes = pack(&metadata(&empty), mirror(&empty).wanted, &[], ADDRESSES_MAX);
         assert!(changes.create.is_empty());
-        assert!(!may_mirror(&endpoints(json!({"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}), json!([]))));
+        assert!(!may_mirror(&endpoints(
+            json!({"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}),
+            json!([])
+        )));
         let lock = json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}});
         assert!(!may_mirror(&endpoints(lock, json!([]))));
     }

@@ -69,7 +69,8 @@ mod tests {
             |times: &TriggerTimes, pods: &[Arc<Pod>]| times.change(&key, &service, pods).map(|time| time.to_string());
         assert_eq!(change(&times, &pods).as_deref(), Some("2026-01-01T00:00:00Z"));
         assert_eq!(change(&times, &pods), None);
-        pods = vec![pod("a", "2026-01-01T00:00:09Z"), pod("b", "2026-01-01T00:00:08Z"), pod("c", "2026-01-01T00:01:00Z")];
+        pods =
+            vec![pod("a", "2026-01-01T00:00:09Z"), pod("b", "2026-01-01T00:00:08Z"), pod("c", "2026-01-01T00:01:00Z")];
         assert_eq!(change(&times, &pods).as_deref(), Some("2026-01-01T00:00:08Z"));
         // A pod that goes has no time of its own.
         assert_eq!(change(&times, &pods[..1]), None);

@@ -107,8 +107,10 @@ pub async fn run_until(args: Args, shutdown: CancellationToken) -> anyhow::Resul
         runtime,
         network,
         images_loaded,
+        events,
+        unschedulable: false,
     };
-    tasks.spawn(live(reporter, client.clone(), events));
+    tasks.spawn(live(reporter, client.clone()));
     tasks.spawn(
         Manager::new(Arc::clone(&context), Arc::clone(&index)).run(pods(&client, &args.node_name), shutdown.clone()),
     );
@@ -125,9 +127,9 @@ pub async fn run_until(args: Args, shutdown: CancellationToken) -> anyhow::Resul
 }
 
 /// Registers, then keeps status and lease.
-async fn live(reporter: NodeReporter, client: Client, events: Events) {
+async fn live(reporter: NodeReporter, client: Client) {
     let node: Node = reporter.register().await;
-    events.node(&node, Severity::Normal, "Starting", "Starting kubelet.");
+    reporter.events.node(&node, Severity::Normal, "Starting", "Starting kubelet.");
     tokio::join!(reporter.run(), lease::run(client, node));
 }
 

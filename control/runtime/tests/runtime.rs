@@ -276,20 +276,16 @@ async fn a_program_that_cannot_run_says_why() {
     let node = Node::new().await;
     let sandbox = node.sandbox("p").await;
     let cases = [
-        (ContainerSpec { command: vec!["nonsense".to_owned()], ..node.shell("a", "") }, 127, "not found in $PATH"),
-        (ContainerSpec { command: vec!["/etc/passwd".to_owned()], ..node.shell("b", "") }, 126, "Permission denied"),
-        (
-            ContainerSpec { add_capabilities: vec!["FLY".to_owned()], ..node.shell("d", "true") },
-            128,
-            "FLY is not known",
-        ),
+        (ContainerSpec { command: vec!["nonsense".to_owned()], ..node.shell("a", "") }, "not found in $PATH"),
+        (ContainerSpec { command: vec!["/etc/passwd".to_owned()], ..node.shell("b", "") }, "Permission denied"),
+        (ContainerSpec { add_capabilities: vec!["FLY".to_owned()], ..node.shell("d", "true") }, "FLY is not known"),
     ];
-    for (spec, code, text) in cases {
+    for (spec, text) in cases {
         let id = node.runtime.create_container(&sandbox.id, spec).await.unwrap();
         let error = node.runtime.start_container(&id).await.unwrap_err();
         assert!(matches!(&error, RuntimeError::CannotRun { message, .. } if message.contains(text)), "{error}");
         let container = node.runtime.container(&id).await.unwrap();
-        assert_eq!((container.exit_code, container.reason.as_deref()), (Some(code), Some("StartError")));
+        assert_eq!((container.exit_code, container.reason.as_deref()), (Some(128), Some("StartError")));
         assert!(container.message.unwrap().contains(text));
         node.runtime.remove_container(&id).await.unwrap();
     }

@@ -9,11 +9,13 @@
 //! again when anything changes and, at the latest, after a while.
 
 mod filter;
+mod preemption;
 mod resources;
 mod score;
 mod view;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,8 +31,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::filter::Verdict;
-use crate::view::View;
+use crate::view::{Refusals, View};
 
 pub const SCHEDULER_NAME: &str = "default-scheduler";
 /// A pod that fits nowhere is tried again after this time even if nothing changes.
@@ -193,9 +194,10 @@ impl Scheduler {
     async fn schedule(&mut self, waiting: &mut Waiting) -> anyhow::Result<()> {
         let pod = &waiting.pod;
         let (fitting, refusals) = self.view.filter(pod);
+        let ineligible = preemption::ineligible(pod);
         let best = fitting.into_iter().max_by_key(|node| (score::score(pod, node), node.name.clone()));
         let Some(node) = best.map(|node| node.name.clone()) else {
-            let message = refusal(self.view.node_count(), &refusals);
+            let message = refusal(self.view.node_count(), &refusals, ineligible);
             if waiting.told != message {
                 self.tell_refusal(&waiting.pod, &message).await?;
                 waiting.told.clone_from(&message);
@@ -256,25 +258,39 @@ impl Scheduler {
     }
 }
 
-/// Upstream's sentence: how many nodes, and why not, by count.
-fn refusal(nodes: usize, refusals: &BTreeMap<Verdict, usize>) -> String {
+/// Upstream's sentences: how many nodes, and why not, by count; then why preemption does not help.
+fn refusal(nodes: usize, refusals: &Refusals, ineligible: Option<&str>) -> String {
+    fn available<T: Display>(nodes: usize, reasons: &BTreeMap<T, usize>) -> String {
+        let mut reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        reasons.sort();
+        format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
+    }
     if nodes == 0 {
         return "no nodes available to schedule pods".into();
     }
-    let mut reasons: Vec<String> = refusals.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    reasons.sort();
-    format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
+    let preemption = ineligible.map_or_else(|| available(nodes, &refusals.preemption), str::to_owned);
+    format!("{} preemption: {preemption}", available(nodes, &refusals.filters))
 }
 
 #[cfg(test)]
 mod tests {
     use super::refusal;
     use crate::filter::Verdict;
-    use std::collections::BTreeMap;
+    use crate::view::Refusals;
 
     #[test]
     fn refusals_read_as_upstreams() {
-        let refusals = BTreeMap::from([(Verdict::Insufficient("cpu".into()), 2), (Verdict::Unschedulable, 1)]);
-        assert_eq!(refusal(3, &refusals), "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.");
+        let refusals = Refusals {
+            filters: [(Verdict::Insufficient("cpu".into()), 2), (Verdict::Unschedulable, 1)].into(),
+            preemption: [("b", 2), ("a", 1)].into(),
+        };
+        assert_eq!(
+            refusal(3, &refusals, None),
+            "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. \
+             preemption: 0/3 nodes are available: 1 a, 2 b."
+        );
+        assert!(
+            refusal(3, &refusals, Some("not eligible.")).ends_with("2 Insufficient cpu. preemption: not eligible.")
+        );
     }
 }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::{Resource, ResourceExt};
 
 use crate::filter::{self, Verdict};
+use crate::preemption;
 use crate::resources::{self, Amounts};
 
 /// A node with what is already promised on it.
@@ -21,6 +22,15 @@ pub(crate) struct NodeView {
     /// Host ports in use: address, protocol, port.
     pub(crate) ports: BTreeSet<HostPort>,
     pub(crate) images: BTreeSet<String>,
+    /// How many pods have which priority.
+    pub(crate) priorities: BTreeMap<i32, usize>,
+}
+
+/// Why a pod fits nowhere, each reason with the number of nodes that it holds for.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    pub(crate) filters: BTreeMap<Verdict, usize>,
+    pub(crate) preemption: BTreeMap<&'static str, usize>,
 }
 
 pub(crate) type HostPort = (String, String, i32);
@@ -39,6 +49,7 @@ struct Placed {
     requested: Amounts,
     scored: Amounts,
     ports: Vec<HostPort>,
+    priority: i32,
 }
 
 pub(crate) fn is_terminal(pod: &Pod) -> bool {
@@ -77,6 +88,7 @@ impl View {
             node.requested.clear();
             node.scored.clear();
             node.ports.clear();
+            node.priorities.clear();
         }
     }
 
@@ -129,11 +141,13 @@ impl View {
             requested: resources::requests(pod),
             scored: resources::scored_requests(pod),
             ports: host_ports(pod),
+            priority: preemption::priority(pod),
         };
         if let Some(view) = self.nodes.get_mut(node) {
             resources::add(&mut view.requested, &placed.requested);
             resources::add(&mut view.scored, &placed.scored);
             view.ports.extend(placed.ports.iter().cloned());
+            *view.priorities.entry(placed.priority).or_default() += 1;
         }
         self.pods.insert(pod.uid().unwrap_or_default(), placed);
     }
@@ -147,20 +161,26 @@ impl View {
             placed.ports.iter().for_each(|port| {
                 view.ports.remove(port);
             });
+            if let Some(count) = view.priorities.get_mut(&placed.priority) {
+                *count -= 1;
+            }
+            view.priorities.retain(|_, count| *count > 0);
         }
         true
     }
 
     /// The nodes on which a pod fits, and why it does not fit on the others.
-    pub(crate) fn filter(&self, pod: &Pod) -> (Vec<&NodeView>, BTreeMap<Verdict, usize>) {
-        let (mut fitting, mut refusals) = (Vec::new(), BTreeMap::new());
+    pub(crate) fn filter(&self, pod: &Pod) -> (Vec<&NodeView>, Refusals) {
+        let (mut fitting, mut refusals) = (Vec::new(), Refusals::default());
         for node in self.nodes.values() {
             let verdicts = filter::check(pod, node);
             if verdicts.is_empty() {
                 fitting.push(node);
+                continue;
             }
+            *refusals.preemption.entry(preemption::verdict(pod, node, &verdicts)).or_default() += 1;
             for verdict in verdicts {
-                *refusals.entry(verdict).or_default() += 1;
+                *refusals.filters.entry(verdict).or_default() += 1;
             }
         }
         (fitting, refusals)

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::registry::Registry;
 
 /// The release whose API this is.
-const API_RELEASE: &str = "v1.36.0";
+const API_RELEASE: &str = crate::KUBERNETES_RELEASE;
 
 /// Where a group and version are served, without a leading slash: `api/v1` or `apis/apps/v1`.
 #[must_use]

@@ -1,6 +1,7 @@
 //! JSON patch (RFC 6902): a list of operations, all or none.
 
-use json_patch::{Patch, PatchOperation};
+use json_patch::PatchOperation;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::unprocessable;
@@ -19,18 +20,19 @@ const MOVED_BYTES_MAX: usize = 256 << 20;
 /// Applies the operations in order.
 ///
 /// # Errors
-/// 400 for what is no JSON patch, 413 for too many operations, 422 when an operation fails.
+/// 400 for what is no list of operations, 413 for too many operations, 422 when an operation makes no sense or fails.
 pub fn json(document: &Value, patch: &Value) -> Result<Value, Status> {
-    let operations = patch.as_array().map_or(0, Vec::len);
-    if operations > OPERATIONS_MAX {
-        let message = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {operations}");
+    check_types(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let operations = patch.as_array().map(Vec::as_slice).unwrap_or_default();
+    if operations.len() > OPERATIONS_MAX {
+        let (most, got) = (OPERATIONS_MAX, operations.len());
+        let message = format!("The allowed maximum operations in a JSON patch is {most}, got {got}");
         return Err(Status::too_large(message));
     }
-    let patch: Patch = serde_json::from_value(patch.clone())
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     let mut patched = document.clone();
     let (mut copied, mut moved) = (0, 0);
-    for operation in patch.0 {
+    for operation in operations {
+        let operation = PatchOperation::deserialize(operation).map_err(|_| unprocessable())?;
         let is_sound = match &operation {
             PatchOperation::Add(add) => fits(&add.path, Some(&add.value)),
             PatchOperation::Replace(replace) => fits(&replace.path, Some(&replace.value)),
@@ -52,6 +54,51 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, Status> {
         json_patch::patch_unsafe(&mut patched, &[operation]).map_err(|_| unprocessable())?;
     }
     Ok(patched)
+}
+
+/// What Go's decoder says of a patch whose parts are of other types than theirs.
+fn check_types(patch: &Value) -> Result<(), String> {
+    let refuse = |value: &Value, place: &str| {
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        Err(format!("json: cannot unmarshal {kind} into Go {place}"))
+    };
+    let operations = match patch {
+        Value::Null => return Ok(()),
+        Value::Array(operations) => operations,
+        other => return refuse(other, "value of type []handlers.jsonPatchOp"),
+    };
+    for operation in operations.iter().filter(|operation| !operation.is_null()) {
+        let Value::Object(fields) = operation else {
+            return refuse(operation, "value of type handlers.jsonPatchOp");
+        };
+        for (name, value) in fields.iter().filter(|(name, _)| matches!(name.as_str(), "op" | "path" | "from")) {
+            if !value.is_null() && !value.is_string() {
+                return refuse(value, &format!("struct field jsonPatchOp.{name} of type string"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fields of operations that mean nothing.
+#[must_use]
+pub fn unknown_fields(patch: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (index, operation) in patch.as_array().into_iter().flatten().enumerate() {
+        for (name, _) in operation.as_object().into_iter().flatten() {
+            if !matches!(name.as_str(), "op" | "path" | "from" | "value") {
+                unknown.push(format!("unknown field \"[{index}].{name}\""));
+            }
+        }
+    }
+    unknown
 }
 
 /// Whether a value nests no deeper than it may, once it is at its place.

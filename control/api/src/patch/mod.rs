@@ -11,7 +11,7 @@ mod strategic;
 
 use serde_json::Value;
 
-pub use json::{OPERATIONS_MAX, json};
+pub use json::{OPERATIONS_MAX, json, unknown_fields};
 pub use merge::merge;
 pub use strategic::strategic;
 

@@ -39,7 +39,22 @@ fn json_patch_is_all_or_nothing() {
     assert_eq!(json(&before, &patch).unwrap(), json!({"spec": {"replicas": 2}}));
     let failed = json(&before, &json!([{"op": "remove", "path": "/spec/paused"}])).unwrap_err();
     assert_eq!((failed.code, failed.reason), (422, "Invalid"));
-    assert_eq!(json(&before, &json!({"op": "remove"})).unwrap_err().code, 400);
+    for (patch, expected) in [
+        (json!({"op": "remove"}), "object into Go value of type []handlers.jsonPatchOp"),
+        (json!(["x"]), "string into Go value of type handlers.jsonPatchOp"),
+        (json!([{"op": 1}]), "number into Go struct field jsonPatchOp.op of type string"),
+        (json!([{"op": "add", "path": ["x"]}]), "array into Go struct field jsonPatchOp.path of type string"),
+    ] {
+        let refused = json(&before, &patch).unwrap_err();
+        let message = format!("error decoding patch: json: cannot unmarshal {expected}");
+        assert_eq!((refused.code, refused.message), (400, message), "{patch}");
+    }
+    // Operations that make no sense are found only when they are applied.
+    for patch in [json!([{"op": "destroy", "path": "/spec"}]), json!([{"op": "add", "value": 1}]), json!([null])] {
+        assert_eq!(json(&before, &patch).unwrap_err().code, 422, "{patch}");
+    }
+    assert_eq!(json(&before, &json!(null)).unwrap(), before);
+    assert_eq!(unknown_fields(&json!([{"op": "x", "y": 1}])), ["unknown field \"[0].y\""]);
     assert_eq!(json(&before, &Value::Array(vec![json!({}); OPERATIONS_MAX + 1])).unwrap_err().code, 413);
 }
 

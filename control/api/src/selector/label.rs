@@ -257,12 +257,12 @@ impl<'a> Parser<'a> {
             Token::Word("notin") => (Operator::NotIn, self.set()?),
             Token::Symbol("=" | "==") => (Operator::In, self.exact()?),
             Token::Symbol("!=") => (Operator::NotIn, self.exact()?),
-            Token::Symbol(">") => (Operator::GreaterThan, self.number(key)?),
-            Token::Symbol("<") => (Operator::LessThan, self.number(key)?),
+            Token::Symbol(">") => (Operator::GreaterThan, self.number()?),
+            Token::Symbol("<") => (Operator::LessThan, self.number()?),
             other => return Err(found(&other, ", expected: in, notin, =, ==, !=, gt, lt")),
         };
-        for value in &values {
-            complain(&format!("values[{key}]"), value, &names::label_value(value))?;
+        for (index, value) in values.iter().enumerate() {
+            complain(&format!("values[{index}][{key}]"), value, &names::label_value(value))?;
         }
         Ok(require(operator, values))
     }
@@ -279,12 +279,12 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn number(&mut self, key: &str) -> Result<BTreeSet<String>, SelectorError> {
+    fn number(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let values = self.exact()?;
         for value in &values {
             if value.parse::<i64>().is_err() {
                 let why = "for 'Gt', 'Lt' operators, the value must be an integer".to_owned();
-                complain(&format!("values[{key}]"), value, &[why])?;
+                complain("values[0]", value, &[why])?;
             }
         }
         Ok(values)
@@ -305,7 +305,8 @@ impl<'a> Parser<'a> {
                     value
                 }
                 Token::Symbol("," | ")") => String::new(),
-                other => return Err(found(other, ", expected: ',', ')' or identifier")),
+                other if values.is_empty() => return Err(found(other, ", expected: ',', ')' or identifier")),
+                other => return Err(found(other, ", expected: ',', or identifier")),
             };
             values.insert(value);
             match self.next() {
@@ -384,15 +385,22 @@ mod tests {
             ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
             ("a in b", "unable to parse requirement: found 'b' expected: '('"),
             ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+            ("a in (=", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
+            ("a in (b,=", "unable to parse requirement: found '=', expected: ',', or identifier"),
             ("!", "unable to parse requirement: found '', expected: identifier"),
             ("a=b c", "found 'c', expected: ',' or 'end of string'"),
         ];
         for (selector, expected) in cases {
             assert_eq!(LabelSelector::parse(selector).expect_err(selector).0, expected, "{selector}");
         }
+        let error = LabelSelector::parse("a>b").expect_err("no number").0;
+        assert_eq!(
+            error,
+            "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer"
+        );
         let error = LabelSelector::parse("a=b&c").expect_err("bad value").0;
         assert!(
-            error.starts_with("unable to parse requirement: values[a]: Invalid value: \"b&c\": a valid label"),
+            error.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"b&c\": a valid label"),
             "{error}"
         );
     }

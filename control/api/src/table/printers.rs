@@ -2,8 +2,7 @@
 
 use super::cells::{
     age, cron_job, daemon_set, disruption_budget, endpoint_slice, event, ingress, ingress_class, job, labels, name,
-    node,
-    reference, resource_quota, role_binding, selector, service, subsets, template,
+    node, reference, resource_quota, role_binding, selector, service, subsets, template,
 };
 use super::{Column, Printer, pod};
 use crate::meta;
@@ -383,10 +382,7 @@ mod tests {
         assert_eq!(cells(&REPLICA_SET, object.clone()), json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "app=web"]));
         let mut older = object;
         older["spec"]["selector"] = json!({"app": "web", "a": "b"});
-        assert_eq!(
-            cells(&REPLICATION_CONTROLLER, older),
-            json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "a=b,app=web"])
-        );
+        assert_eq!(cells(&REPLICATION_CONTROLLER, older), json!(["x", 3, 2, 1, "60m", "a,b", "i,j", "a=b,app=web"]));
         let set = json!({"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
             "template": {"spec": {"nodeSelector": {"disk": "ssd"}, "containers": [{"name": "a", "image": "i"}]}}},
             "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "readyReplicas": 1}});

@@ -179,9 +179,15 @@ pub(crate) fn update(old: &Value, new: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
     let (before, after) = (&old["spec"], &new["spec"]);
     // An indexed job may grow and shrink when both sizes move together.
-    let elastic = after["completionMode"] == "Indexed" && same(&after["completions"], &after["parallelism"]);
-    if !elastic {
-        errors.immutable(&path.at("completions"), &before["completions"], &after["completions"]);
+    let completions = &after["completions"];
+    if after["completionMode"] != "Indexed" {
+        errors.immutable(&path.at("completions"), &before["completions"], completions);
+    } else if is_set(completions)
+        && !same(&before["completions"], completions)
+        && !same(completions, &after["parallelism"])
+    {
+        let detail = "can only be modified in tandem with spec.parallelism";
+        errors.invalid(&path.at("completions"), completions.clone(), detail);
     }
     errors.immutable(&path.at("selector"), &before["selector"], &after["selector"]);
     let mut template = after["template"].clone();

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 mod container;
 pub(crate) mod definition;
+mod diff;
 pub(crate) mod disruption;
 pub(crate) mod endpoints;
 mod errors;

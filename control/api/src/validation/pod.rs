@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::container::{self, Role};
 use super::errors::{Errors, Path};
-use super::{meta, scheduling, volume};
+use super::{diff, meta, scheduling, volume};
 use crate::names;
 use crate::value::{copy, entries, int, is_set, items, items_mut, same, text};
 
@@ -151,11 +151,8 @@ pub(crate) fn update(old: &Value, new: &Value, errors: &mut Errors) {
     scheduling::update(old, new, &path, errors);
     let allowed = with_allowed_changes(old, new);
     if !same(&allowed, old) {
-        let changed = changed_fields(&allowed, old);
-        errors.forbidden(
-            &path,
-            &format!("pod updates may not change fields other than {UPDATABLE}\nchanged: {}", changed.join(", ")),
-        );
+        let changes = diff::unified(old, &allowed);
+        errors.forbidden(&path, &format!("pod updates may not change fields other than {UPDATABLE}\n{changes}"));
     }
 }
 
@@ -195,11 +192,6 @@ fn with_allowed_changes(old: &Value, new: &Value) -> Value {
     // Set by the API server in its own subresource.
     copy(old, &mut result, "ephemeralContainers");
     result
-}
-
-fn changed_fields(new: &Value, old: &Value) -> Vec<String> {
-    let keys: BTreeSet<&String> = entries(new).chain(entries(old)).map(|(key, _)| key).collect();
-    keys.into_iter().filter(|key| !same(&new[*key], &old[*key])).map(|key| format!("spec.{key}")).collect()
 }
 
 #[cfg(test)]
@@ -283,7 +275,7 @@ mod tests {
                 "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`"
             )
         );
-        assert!(found[0].ends_with("changed: spec.containers, spec.hostname"), "{}", found[0]);
+        assert!(found[0].contains("\n@@ -") && found[0].contains("\n+ \"hostname\": \"h\","), "{}", found[0]);
 
         new["spec"]["containers"] = json!([]);
         assert_eq!(

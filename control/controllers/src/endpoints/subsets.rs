@@ -67,7 +67,8 @@ pub(super) fn truncate(subsets: &mut [EndpointSubset]) -> bool {
 fn subset(addresses: &BTreeMap<Host, EndpointAddress>, offered: &Offered, ports: Vec<Port>) -> EndpointSubset {
     let of = |wanted: bool| {
         let hosts = offered.iter().filter(|(_, ready)| **ready == wanted);
-        Some(hosts.filter_map(|(host, _)| addresses.get(host).cloned()).collect()).filter(|list: &Vec<_>| !list.is_empty())
+        Some(hosts.filter_map(|(host, _)| addresses.get(host).cloned()).collect())
+            .filter(|list: &Vec<_>| !list.is_empty())
     };
     let ports = ports.into_iter().map(|(name, protocol, port, app_protocol)| EndpointPort {
         name: Some(name).filter(|name| !name.is_empty()),
@@ -147,9 +148,9 @@ mod tests {
         let two_ports = service(json!({"ports": [{"name": "a", "port": 80, "targetPort": 8080},
             {"name": "b", "port": 81, "targetPort": 8081, "protocol": "UDP", "appProtocol": "dns"}]}));
         let pods = [pod(1, 80, |_| {}), pod(2, 80, unready)];
-        let target = |index| json!({"kind": "Pod", "namespace": "n", "name": format!("p{index}"), "uid": format!("u{index}")});
-        let address =
-            |index| json!({"ip": format!("10.0.0.{index}"), "nodeName": "node", "targetRef": target(index)});
+        let target =
+            |index| json!({"kind": "Pod", "namespace": "n", "name": format!("p{index}"), "uid": format!("u{index}")});
+        let address = |index| json!({"ip": format!("10.0.0.{index}"), "nodeName": "node", "targetRef": target(index)});
         assert_eq!(
             json!(of(&two_ports, &pods)),
             json!([{"addresses": [address(1)], "notReadyAddresses": [address(2)], "ports": [
@@ -195,7 +196,8 @@ mod tests {
     #[test]
     fn cutting_spares_the_ready() {
         let subset = |ready: usize, unready: usize| -> EndpointSubset {
-            let list = |count: usize| (0..count).map(|index| json!({"ip": format!("10.0.0.{index}")})).collect::<Vec<_>>();
+            let list =
+                |count: usize| (0..count).map(|index| json!({"ip": format!("10.0.0.{index}")})).collect::<Vec<_>>();
             serde_json::from_value(json!({"addresses": list(ready), "notReadyAddresses": list(unready)})).unwrap()
         };
         let sizes = |subsets: &[EndpointSubset]| -> Vec<(usize, usize)> {

@@ -116,7 +116,10 @@ mod tests {
         let ready = condition("Ready", "True");
         for (kind, key) in [("MemoryPressure", "memory"), ("DiskPressure", "disk"), ("PIDPressure", "pid")] {
             let conditions = json!([ready, condition(kind, "True")]);
-            assert_eq!(check(conditions, false, &[]).unwrap(), ["mine:NoSchedule".into(), format!("{key}-pressure:NoSchedule")]);
+            assert_eq!(
+                check(conditions, false, &[]).unwrap(),
+                ["mine:NoSchedule".into(), format!("{key}-pressure:NoSchedule")]
+            );
             assert_eq!(check(json!([ready, condition(kind, "Unknown")]), false, &[]), None);
         }
     }

@@ -8,3 +8,4 @@ pub(crate) mod machine;
 pub(crate) mod object;
 pub(crate) mod ranges;
 pub(crate) mod status;
+mod transitions;

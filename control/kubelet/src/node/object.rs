@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::machine::{Machine, Usage};
 
 /// The Kubernetes version whose kubelet this one behaves like.
-pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0+tidegate.", env!("CARGO_PKG_VERSION"));
+pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.1+tidegate.", env!("CARGO_PKG_VERSION"));
 const RUNTIME_VERSION: &str = concat!("tidegate://", env!("CARGO_PKG_VERSION"));
 /// Kept free of pods, and the border of memory pressure.
 const MEMORY_RESERVE_BYTES: u64 = 100 << 20;

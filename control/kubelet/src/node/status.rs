@@ -1,4 +1,5 @@
-//! Registers the node and keeps its status true; written when it changes, and every five minutes anyway.
+//! Registers the node and keeps its status true; written when it changes, and every five minutes anyway. Changes become
+//! events.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::machine::{Machine, Usage};
 use super::object::{self, Measured, NodeSettings};
+use super::transitions;
+use crate::events::{Events, Severity};
 use crate::network::PodNet;
 use crate::runtime::PodRuntime;
 
@@ -30,6 +33,8 @@ pub(crate) struct NodeReporter {
     pub runtime: Arc<dyn PodRuntime>,
     pub network: watch::Receiver<Option<Arc<dyn PodNet>>>,
     pub images_loaded: watch::Receiver<bool>,
+    pub events: Events,
+    pub unschedulable: bool,
 }
 
 impl NodeReporter {
@@ -82,21 +87,32 @@ impl NodeReporter {
     }
 
     /// Writes the status if it says something new; true if it did.
-    async fn report(&self, written: Option<Instant>) -> kube::Result<bool> {
+    async fn report(&mut self, written: Option<Instant>) -> kube::Result<bool> {
         let nodes = self.nodes();
         let node = match nodes.get_opt(&self.settings.name).await? {
             Some(node) => node,
             // Someone deleted it: this machine is still here.
             None => self.try_register().await?,
         };
-        let old = node.status.unwrap_or_default();
+        let old = node.status.clone().unwrap_or_default();
+        let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if let Some(reason) = transitions::of_scheduling(self.unschedulable, unschedulable) {
+            self.tell(&node, reason);
+        }
+        self.unschedulable = unschedulable;
         let new = object::status(&self.settings, &self.measure().await, &old, crate::clock::now());
         let overdue = written.is_none_or(|written| written.elapsed() >= REPORT);
         if !overdue && !object::differs(&old, &new) {
             return Ok(false);
         }
         nodes.patch_status(&self.settings.name, &PatchParams::default(), &Patch::Strategic(patch(&old, &new))).await?;
+        transitions::of_conditions(&old, &new).into_iter().for_each(|reason| self.tell(&node, reason));
         Ok(true)
+    }
+
+    fn tell(&self, node: &Node, reason: &'static str) {
+        let message = format!("Node {} status is now: {reason}", self.settings.name);
+        self.events.node(node, Severity::Normal, reason, message);
     }
 
     async fn measure(&self) -> Measured {

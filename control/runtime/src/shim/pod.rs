@@ -31,6 +31,8 @@ use crate::spec::{Built, PidNamespace, exec_process};
 use crate::{RuntimeError, rootfs};
 
 /// How long killed processes may take to leave a cgroup.
+/// The exit code of a container whose process could not be started.
+const NOT_STARTED: i32 = 128;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// An exec without a time limit of its own ends after this.
 const EXEC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -202,7 +204,7 @@ impl Pod {
             }
             Err(failure) => {
                 managed.record.started_at = Some(now);
-                managed.record.finish(failure.exit_code, "StartError", Some(failure.message.clone()));
+                managed.record.finish(NOT_STARTED, "StartError", Some(failure.message.clone()));
                 self.site.clean_libcontainer(id, &cgroup);
                 Err(Refusal::CannotRun(failure.message))
             }
