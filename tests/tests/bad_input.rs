@@ -174,6 +174,42 @@ fn a_data_directory_of_another_version() {
     assert_eq!(ok(&control, "1.37", "get configmap kept -o jsonpath={.data.a}", ""), "b");
 }
 
+#[test]
+fn what_up_refuses_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = listener.local_addr().unwrap().port().to_string();
+    let free: Vec<String> = (0..3).map(|_| ports::free().port().to_string()).collect();
+    let missing = dir.path().join("missing").display().to_string();
+    let up = |change: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["up", "--sandbox", "--node-name", "refused", "--data-dir"]).arg(&data);
+        let mut flags =
+            BTreeMap::from([("--api-port", &*free[0]), ("--http-port", &*free[1]), ("--https-port", &*free[2])]);
+        flags.extend(change.chunks(2).map(|pair| (pair[0], pair[1])));
+        flags.iter().for_each(|(flag, value)| drop(command.args([flag, value])));
+        command
+    };
+    let busy_text = format!("port {busy} of 127.0.0.1 is in use by another process; give another one with --http-port");
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["--preload", &missing], 1, "missing: No such file or directory"),
+        (&["--api-port", "0"], 2, "invalid value '0' for '--api-port <API_PORT>': 0 is not in 1..=65535"),
+        (&["--http-port", &busy], 1, &busy_text),
+        (&["--https-port", &free[0]], 1, "--api-port and --https-port are both"),
+    ];
+    for (change, code, expected) in cases {
+        for detach in [false, true] {
+            let mut command = up(change);
+            let output = command.args(detach.then_some("--detach")).output().unwrap();
+            let said = complaint(&output);
+            assert_eq!(output.status.code(), Some(code), "{change:?}: {said}");
+            assert!(said.contains(expected), "{expected:?} is missing in: {said}");
+            assert!(!data.exists() && !Path::new("/run/tidegate/refused").exists(), "{change:?} left something");
+        }
+    }
+}
+
 /// Takes all the space that a file system has left.
 fn fill(ballast: &Path) {
     let mut file = File::options().create(true).append(true).open(ballast).unwrap();

@@ -147,7 +147,7 @@ struct Plan {
 impl Plan {
     fn new(context: &Context, prefix: &str) -> Result<Self, Status> {
         let query = &context.info.query;
-        let limit = query.number("limit")?.unwrap_or(0);
+        let limit = query.signed("limit")?.unwrap_or(0);
         // Upstream takes a negative limit for none.
         let limit = usize::try_from(limit.max(0)).unwrap_or(usize::MAX);
         let version = query.number("resourceVersion")?;

@@ -1,6 +1,7 @@
 //! What a request asks for, read from its method, path and query alone.
 
 use std::collections::HashMap;
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use control_api::duration;
@@ -34,6 +35,17 @@ impl Query {
         let Some(text) = self.get(name) else { return Ok(None) };
         let number = text.parse();
         number.map(Some).map_err(|_| Status::bad_request(format!("invalid value for query parameter {name}: {text:?}")))
+    }
+
+    /// A number that may be negative.
+    pub(crate) fn signed(&self, name: &str) -> Result<Option<i64>, Status> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let why = |error: std::num::ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        let number = text.parse().map_err(why);
+        number.map(Some).map_err(|why| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
     }
 }
 

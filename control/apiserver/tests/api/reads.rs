@@ -35,6 +35,22 @@ async fn pages_of_a_list_show_one_moment() {
 }
 
 #[tokio::test]
+async fn a_negative_limit_is_none_and_endpoints_are_deprecated() {
+    let server = with_maps(3).await;
+    let all = server.admin.get(&format!("{MAPS}?limit=-1")).await;
+    assert!(!all.headers.contains_key("warning"));
+    let all = all.expect(200);
+    assert_eq!((names(&all), all["metadata"].get("continue")), (vec!["m0", "m1", "m2"], None));
+    let refused = server.admin.get(&format!("{MAPS}?limit=x")).await.expect(400);
+    assert_eq!(refused["message"], "strconv.ParseInt: parsing \"x\": invalid syntax");
+    let endpoints = server.admin.get("/api/v1/endpoints").await;
+    assert_eq!(
+        endpoints.headers["warning"],
+        "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""
+    );
+}
+
+#[tokio::test]
 async fn a_page_that_expired_can_be_continued_inconsistently() {
     let server = with_maps(4).await;
     let first = server.admin.get(&format!("{MAPS}?limit=2")).await.expect(200);
