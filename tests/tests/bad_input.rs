@@ -188,7 +188,9 @@ fn what_up_refuses_leaves_nothing() {
         let mut flags =
             BTreeMap::from([("--api-port", &*free[0]), ("--http-port", &*free[1]), ("--https-port", &*free[2])]);
         flags.extend(change.chunks(2).map(|pair| (pair[0], pair[1])));
-        flags.iter().for_each(|(flag, value)| drop(command.args([flag, value])));
+        flags.iter().for_each(|(flag, value)| {
+            command.args([flag, value]);
+        });
         command
     };
     let busy_text = format!("port {busy} of 127.0.0.1 is in use by another process; give another one with --http-port");

@@ -65,6 +65,9 @@ fn replication_controller(kubectl: &Kubectl) {
     kubectl.says("get all", "replicationcontroller/web");
     kubectl.ok("scale rc web --replicas=3");
     kubectl.becomes("get rc web -o jsonpath={.status.readyReplicas}", "3");
+    kubectl.ok("create poddisruptionbudget web --selector=app=web --min-available=50%");
+    kubectl.becomes("get pdb web -o jsonpath={.status.expectedPods}/{.status.desiredHealthy}", "3/2");
+    kubectl.ok("delete pdb web");
     kubectl.ok("scale rc web --replicas=2");
     kubectl.becomes(
         "get pods -l app=web -o jsonpath={.items[*].metadata.ownerReferences[0].kind}",

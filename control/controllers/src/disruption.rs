@@ -69,6 +69,10 @@ fn scale(cluster: &Cluster, namespace: &str, pod: &Pod) -> Result<Option<(String
                 None => (meta::uid(&*set), set.spec.as_ref().and_then(|spec| spec.replicas)),
             }
         }),
+        "ReplicationController" => cluster
+            .replication_controllers
+            .get(namespace, &owner.name)
+            .map(|set| (meta::uid(&*set), set.spec.as_ref().and_then(|spec| spec.replicas))),
         "StatefulSet" => cluster
             .stateful_sets
             .get(namespace, &owner.name)
