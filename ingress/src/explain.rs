@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use http::Uri;
 use ingress_route::{HostPattern, Rule, normalize_host};
 
+use crate::request_path::normalize_str;
 use crate::serve::Scheme;
 use crate::shared::Shared;
 use crate::snapshot::{Route, Snapshot, Target};
@@ -79,7 +80,11 @@ fn fetch(admin: SocketAddr, target: &str) -> std::io::Result<String> {
 pub(crate) fn page(shared: &Shared, query: Option<&str>) -> Result<String, String> {
     let url = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).find(|(name, _)| name == "url");
     let (_, url) = url.ok_or("say which: /explain?url=https://host/path\n")?;
-    let asked = Asked::parse(&url)?;
+    let mut asked = Asked::parse(&url)?;
+    match normalize_str(&asked.path, shared.limits.keep_slashes) {
+        Ok(path) => asked.path = path.into_owned(),
+        Err(why) => return Ok(format!("{url}\nanswer: 400, {}\n", why.as_str())),
+    }
     Ok(Explanation { shared, snapshot: &shared.snapshot(), asked, text: String::new(), now: Instant::now() }.write())
 }
 
@@ -233,6 +238,9 @@ impl Explanation<'_> {
                 Health::FailingChecks => "fails its health checks".to_owned(),
             };
             self.line(1, &format!("{}: {health}", endpoint.address));
+        }
+        if endpoints.are_leaving {
+            self.line(1, "none is ready; these are terminating but still serve, which is better than a 503");
         }
         if endpoints.is_panicking(self.now) {
             self.line(1, "fewer than half are available, so all get requests nevertheless");

@@ -25,6 +25,7 @@ mod metrics;
 mod model;
 mod policy;
 mod proxy;
+mod request_path;
 mod run;
 mod serve;
 mod shared;

@@ -11,9 +11,18 @@ use crate::units::{parse_duration, parse_size};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Clients")]
 pub struct Limits {
-    /// How long a client may take to send the header of a request, from its first byte on; then it gets 408.
+    /// How long a client may take for its TLS handshake; then it is cut off.
+    #[arg(long = "tls-handshake-timeout", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) handshake_timeout: Duration,
+
+    /// How long a client may take to send the header of a request, from its first byte on, that of a first request from
+    /// the connection (or handshake) on; then it gets 408.
     #[arg(long = "client-header-timeout", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     pub(crate) header_timeout: Duration,
+
+    /// How long a connection without requests is kept.
+    #[arg(long = "client-keepalive-timeout", value_name = "DURATION", default_value = "75s", value_parser = parse_duration)]
+    pub(crate) keepalive_timeout: Duration,
 
     /// How long a client may pause while it sends a request body; then it gets 408.
     #[arg(long = "client-body-timeout", value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
@@ -23,6 +32,10 @@ pub struct Limits {
     #[arg(long = "max-request-header-size", value_name = "SIZE", default_value = "32k", value_parser = parse_header_size)]
     pub(crate) header_size_max: u32,
 
+    /// The largest target (path and query) of a request; longer ones get 414.
+    #[arg(long = "max-request-uri-size", value_name = "SIZE", default_value = "8k", value_parser = parse_target_size)]
+    pub(crate) target_size_max: u32,
+
     /// The most fields in a request header, cookies apart; more get 431.
     #[arg(long = "max-request-header-count", value_name = "N", default_value_t = 100)]
     pub(crate) header_count_max: usize,
@@ -30,6 +43,15 @@ pub struct Limits {
     /// The most connections of clients at a time; more wait in the sockets. Default: half of the open files allowed.
     #[arg(long, value_name = "N", value_parser = parse_connections)]
     pub(crate) max_connections: Option<usize>,
+
+    /// The most connections of one client (an IPv4 address, or an IPv6 network of 64 bits); more are closed at once.
+    /// Trusted proxies have no such limit. Default: none.
+    #[arg(long = "max-connections-per-client", value_name = "N", value_parser = parse_connections)]
+    pub(crate) max_client_connections: Option<usize>,
+
+    /// Leave runs of slashes in a request's path as they are, for routing and for the endpoint, instead of making them one.
+    #[arg(long)]
+    pub(crate) keep_slashes: bool,
 
     /// Networks of proxies whose word about their clients (X-Forwarded-*, PROXY protocol) is believed.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
@@ -64,6 +86,14 @@ fn parse_header_size(text: &str) -> Result<u32, String> {
     match parse_size(text)? {
         size @ 1024..1_000_000 => u32::try_from(size).map_err(|_| "too large".to_owned()),
         _ => Err("not between 1k and 976k".to_owned()),
+    }
+}
+
+fn parse_target_size(text: &str) -> Result<u32, String> {
+    // The URI parser takes no more than 64 KiB.
+    match parse_size(text)? {
+        size @ 256..65_000 => u32::try_from(size).map_err(|_| "too large".to_owned()),
+        _ => Err("not between 256 and 63k".to_owned()),
     }
 }
 
@@ -112,6 +142,8 @@ mod tests {
             &["--proxy-protocol"][..],
             &["--trusted-proxies", "10.0.0.0/33"],
             &["--max-request-header-size", "2m"],
+            &["--max-request-uri-size", "64k"],
+            &["--max-connections-per-client", "0"],
             &["--max-connections", "0"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");

@@ -1,6 +1,7 @@
 //! What one Ingress means: routing rules, certificates by host, and what is wrong with it. A bad rule is reported and
 //! leaves the others as they are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use ingress_route::{HostPattern, PathMatch, Rule, Source, WildcardLabels};
 use super::problem::Problem;
 use crate::model::{Backend, Ingress, ObjectKey, Path, PathKind, Tls};
 use crate::policy::Policy;
+use crate::request_path::normalize_str;
 use crate::snapshot::{Target, TlsKey};
 use crate::upstream::{Upstream, UpstreamKey};
 
@@ -63,9 +65,11 @@ struct Reader<'a, F> {
 impl<F: FnMut(Option<UpstreamKey>) -> Arc<Upstream>> Reader<'_, F> {
     fn path(&mut self, path: &Path) {
         let Some(host) = self.host(&path.host) else { return };
+        // Requests have their path in its one form, so that a rule written otherwise would match none.
+        let written = normalize_str(&path.path, true).unwrap_or(Cow::Borrowed(&path.path));
         let matched = match path.kind {
-            PathKind::Exact => PathMatch::exact(&path.path),
-            PathKind::Prefix => PathMatch::prefix(&path.path),
+            PathKind::Exact => PathMatch::exact(&written),
+            PathKind::Prefix => PathMatch::prefix(&written),
         };
         match matched {
             Ok(matched) => self.route(host, matched, &path.backend),
@@ -201,6 +205,15 @@ mod tests {
         assert_eq!(routes(&meaning), ["a.test /r/ -> /:0", "a.test /ok/ -> shop/s:80"]);
         let reasons: Vec<_> = meaning.problems.iter().map(|problem| problem.reason()).collect();
         assert_eq!(reasons, ["InvalidRule", "InvalidRule", "UnsupportedBackend"]);
+    }
+
+    #[test]
+    fn a_path_is_written_as_requests_will_have_it() {
+        let path = |path: &str| json!({"path": path, "pathType": "Prefix", "backend": service("s")});
+        let paths = [path("/%7Euser"), path("/a/./b"), path("/a%2Fb"), path("/..")];
+        let meaning = meaning(json!({"rules": [{"host": "a.test", "http": {"paths": paths}}]}));
+        let shown = ["a.test /~user/", "a.test /a/b/", "a.test /a%2Fb/", "a.test /../"];
+        assert_eq!(routes(&meaning), shown.map(|shown| format!("{shown} -> shop/s:80")));
     }
 
     #[test]

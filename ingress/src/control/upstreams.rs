@@ -178,7 +178,8 @@ impl Upstreams {
     }
 
     /// Of a dual-stack Service the endpoints of its first family serve; the other family only when those are none: the
-    /// two list the same pods.
+    /// two list the same pods. When no endpoint is ready, those that are leaving but still serve are better than none,
+    /// as for kube-proxy (KEP-1669).
     fn resolve(&mut self, key: &UpstreamKey) -> Endpoints {
         let Some(service) = self.services.get(&key.service) else {
             return Endpoints::missing(Unavailable::ServiceMissing);
@@ -197,17 +198,21 @@ impl Upstreams {
         let Some(port) = service.slice_port_name(&key.port) else {
             return Endpoints::missing(Unavailable::PortMissing);
         };
-        let of_family = |family: Option<Family>| -> Vec<SocketAddr> {
+        let of_family = |family: Option<Family>, ips: fn(&Slice) -> &[IpAddr]| -> Vec<SocketAddr> {
             let slices = self.slices.get(&key.service).into_iter().flat_map(BTreeMap::values);
             slices
                 .filter(|slice| family.is_none() || slice.family == family)
                 .filter_map(|slice| slice.port(port).map(|port| (slice, port)))
-                .flat_map(|(slice, port)| slice.addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
+                .flat_map(|(slice, port)| ips(slice).iter().map(move |ip| SocketAddr::new(*ip, port)))
                 .collect()
         };
-        let first = of_family(service.family);
-        let addresses = if first.is_empty() { of_family(None) } else { first };
-        Endpoints::new(addresses, service.check.clone(), &mut self.pool)
+        let ready: fn(&Slice) -> &[IpAddr] = |slice| &slice.addresses;
+        let leaving: fn(&Slice) -> &[IpAddr] = |slice| &slice.leaving;
+        let choices = [(service.family, ready), (None, ready), (service.family, leaving), (None, leaving)];
+        let found = choices.into_iter().map(|(family, ips)| of_family(family, ips)).zip(0..);
+        let (addresses, choice) = found.into_iter().find(|(found, _)| !found.is_empty()).unwrap_or_default();
+        let endpoints = Endpoints::new(addresses, service.check.clone(), &mut self.pool);
+        if choice >= 2 { endpoints.leaving() } else { endpoints }
     }
 }
 
@@ -288,6 +293,27 @@ mod tests {
         assert_eq!(addresses(&upstream), ["10.0.0.1:8080"]);
         upstreams.put_slice(slice("six", "s", "IPv6", 8080, &["fd00::1"]));
         assert_eq!(addresses(&upstream), ["[fd00::1]:8080"]);
+    }
+
+    #[test]
+    fn endpoints_that_leave_serve_only_when_none_is_ready() {
+        let mut upstreams = upstreams_with("*");
+        let upstream = upstreams.get(key(Port::Number(80)), 0);
+        upstreams.put_service(service(&["IPv4"]));
+        let mut half = slice("half", "s", "IPv4", 8080, &["10.0.0.1"]);
+        half.leaving = vec!["10.0.0.2".parse().unwrap()];
+        upstreams.put_slice(half.clone());
+        assert_eq!((addresses(&upstream), upstream.endpoints().are_leaving), (vec!["10.0.0.1:8080".into()], false));
+        half.leaving.append(&mut half.addresses);
+        upstreams.put_slice(half.clone());
+        let both = vec!["10.0.0.1:8080".to_owned(), "10.0.0.2:8080".to_owned()];
+        assert_eq!((addresses(&upstream), upstream.endpoints().are_leaving), (both, true));
+        upstreams.put_slice(slice("new", "s", "IPv6", 8080, &["fd00::1"]));
+        assert_eq!(addresses(&upstream), ["[fd00::1]:8080"], "ready in the other family is better than leaving");
+        upstreams.remove_slice(&ObjectKey::new("ns", "new"));
+        half.leaving.clear();
+        upstreams.put_slice(half);
+        assert_eq!(upstream.check(), Err(Unavailable::NoEndpoints));
     }
 
     #[test]

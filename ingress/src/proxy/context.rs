@@ -21,6 +21,8 @@ pub(crate) struct Context {
     /// The endpoint of the present attempt.
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) attempts: u32,
+    /// Of the attempts, those whose connection was refused.
+    pub(super) refused_attempts: u32,
     /// Endpoints that failed this request.
     pub(super) tried: Vec<SocketAddr>,
     /// The present attempt ends so that the next one can be made.
@@ -40,6 +42,7 @@ impl Context {
             origin: None,
             endpoint: None,
             attempts: 0,
+            refused_attempts: 0,
             tried: Vec::new(),
             retry_granted: false,
             deadline: None,

@@ -3,10 +3,12 @@
 //! Pingora's parser already refuses differing lengths, odd transfer codings, several `Host` fields and an authority that
 //! is not the `Host`. It passes a list of lengths (`6, 6`) on, which the next reader may take for none; it resolves a
 //! request with both Content-Length and Transfer-Encoding by dropping the former, so that only the raw header still shows
-//! it; and it lets a request without `Host` pass.
+//! it; it lets a request without `Host` pass; and it takes a line feed alone for the end of a line, which RFC 9112 §2.2
+//! permits and smugglers use: a reader that does not sees fewer fields.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
+use memchr::memchr_iter;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,7 @@ pub(super) enum BadFraming {
     /// A length that is not one number (RFC 9112 §6.3 allows to refuse a list of equal ones).
     Length,
     NoHost,
+    BareLineFeed,
 }
 
 impl BadFraming {
@@ -23,12 +26,16 @@ impl BadFraming {
             Self::LengthAndEncoding => "length_and_encoding",
             Self::Length => "length",
             Self::NoHost => "no_host",
+            Self::BareLineFeed => "bare_line_feed",
         }
     }
 }
 
 /// Judges an HTTP/1 request by its parsed and its raw header.
 pub(super) fn check(version: Version, headers: &HeaderMap, raw: &[u8]) -> Result<(), BadFraming> {
+    if memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r') {
+        return Err(BadFraming::BareLineFeed);
+    }
     if version == Version::HTTP_11 && !headers.contains_key(HOST) {
         return Err(BadFraming::NoHost);
     }
@@ -96,6 +103,17 @@ mod tests {
         ] {
             let raw = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
             assert_eq!(judge(Version::HTTP_11, &raw), expected, "{length:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_ends_with_both_characters() {
+        for raw in
+            ["GET / HTTP/1.1\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", HeaderValue::from_static("a"));
+            assert_eq!(check(Version::HTTP_11, &headers, raw.as_bytes()), Err(BadFraming::BareLineFeed), "{raw:?}");
         }
     }
 

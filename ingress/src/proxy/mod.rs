@@ -23,7 +23,9 @@ use crate::shared::Shared;
 
 /// Idle connections to endpoints that each thread keeps.
 const UPSTREAM_KEEPALIVE: usize = 320;
-const H2_IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(75);
+/// Over HTTP/2 a header of a few times the limit is still read, so that its stream alone is refused: beyond, the library
+/// ends the connection.
+const H2_HEADER_SLACK: u32 = 4;
 
 pub(crate) type Proxy = HttpProxy<Gateway>;
 
@@ -37,11 +39,12 @@ pub(crate) fn build(shared: Arc<Shared>) -> Proxy {
         ..ServerConf::default()
     };
     let mut h2 = default_h2_options();
-    h2.max_header_list_size(shared.limits.header_size_max);
+    h2.max_header_list_size(shared.limits.header_size_max.saturating_mul(H2_HEADER_SLACK));
+    let idle_timeout = shared.limits.keepalive_timeout;
     let mut proxy = HttpProxy::new(Gateway::new(shared), Arc::new(conf));
     proxy.h2_options = Some(h2);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
+    options.h2_idle_timeout = Some(idle_timeout);
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
     proxy

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, COOKIE};
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -22,8 +22,6 @@ use crate::snapshot::Route;
 
 /// How long a client may take to accept a part of its answer.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an HTTP/1 connection may wait for its next request.
-const KEEPALIVE_SECONDS: u64 = 75;
 /// How long the body of a refused request is read, so that the client gets to read the answer.
 const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,16 +54,23 @@ impl Gateway {
 
     /// Whether a request is good enough in itself to be routed.
     fn check(&self, session: &Session) -> Result<(), Refusal> {
-        let headers = &session.req_header().headers;
+        let (request, limits) = (session.req_header(), &self.shared.limits);
+        let headers = &request.headers;
         // HTTP/2 clients send each cookie as a field of its own.
         let count = headers.len() - headers.get_all(COOKIE).iter().count();
-        if count > self.shared.limits.header_count_max {
+        if count > limits.header_count_max {
             return Err(Refusal::TooManyHeaders);
         }
+        if request.raw_path().len() > limits.target_size_max as usize {
+            return Err(Refusal::TargetTooLong);
+        }
         // Over HTTP/2 framing is not ambiguous: pingora and h2 check it.
-        let Some(http1) = session.as_http1() else { return Ok(()) };
-        let request = http1.req_header();
-        framing::check(request.version, &request.headers, &http1.get_headers_raw_bytes()).map_err(Refusal::BadFraming)
+        let raw = session.as_http1().map(|http1| http1.get_headers_raw_bytes());
+        let size = raw.as_ref().map_or_else(|| decoded_size(headers), |raw| raw.len());
+        if size > limits.header_size_max as usize {
+            return Err(Refusal::HeaderTooLarge);
+        }
+        raw.map_or(Ok(()), |raw| framing::check(request.version, headers, &raw).map_err(Refusal::BadFraming))
     }
 }
 
@@ -84,13 +89,22 @@ impl ProxyHttp for Gateway {
         session.set_read_timeout(Some(self.shared.limits.body_timeout));
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         // Pingora lets a connection that may be kept wait for ever, and keeps none where the client asks it not to.
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(KEEPALIVE_SECONDS));
+        if session.is_upgrade_req() {
+            // What follows such a header is no request but belongs to the other protocol.
+            session.set_pipelining_enabled(false);
         }
-        self.check(session).map_err(|refusal| {
-            ctx.refusal = Some(refusal);
-            Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.as_str()).into_down()
-        })
+        let limits = &self.shared.limits;
+        if session.get_keepalive().is_some() {
+            // Zero would be for ever.
+            session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+        }
+        let checked = self.check(session);
+        checked.and_then(|()| request::settle_target(session.req_header_mut(), limits.keep_slashes)).map_err(
+            |refusal| {
+                ctx.refusal = Some(refusal);
+                Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.as_str()).into_down()
+            },
+        )
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -297,6 +311,11 @@ impl ProxyHttp for Gateway {
     ) -> bool {
         true
     }
+}
+
+/// The size of a header as HTTP/2 counts it (RFC 9113 §6.5.2), the pseudo-header fields apart.
+fn decoded_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 fn client(session: &Session) -> Option<&Client> {

@@ -6,14 +6,20 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::framing::BadFraming;
+use crate::request_path::BadPath;
 use crate::upstream::Unavailable;
 
 /// Why a request is not sent to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     BadFraming(BadFraming),
+    /// The target is neither a path nor an `http` URL (nor `*`).
+    BadTarget,
+    BadPath(BadPath),
     NoRoute,
     TooManyHeaders,
+    HeaderTooLarge,
+    TargetTooLong,
     BodyTooLarge,
     /// The host needs another TLS configuration than the connection has.
     Misdirected,
@@ -23,9 +29,10 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn status(self) -> u16 {
         match self {
-            Self::BadFraming(_) => 400,
+            Self::BadFraming(_) | Self::BadTarget | Self::BadPath(_) => 400,
             Self::NoRoute => 404,
-            Self::TooManyHeaders => 431,
+            Self::TooManyHeaders | Self::HeaderTooLarge => 431,
+            Self::TargetTooLong => 414,
             Self::BodyTooLarge => 413,
             Self::Misdirected => 421,
             Self::Unavailable(Unavailable::Exhausted) => 502,
@@ -36,8 +43,12 @@ impl Refusal {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::BadFraming(why) => why.as_str(),
+            Self::BadTarget => "bad_target",
+            Self::BadPath(why) => why.as_str(),
             Self::NoRoute => "no_route",
             Self::TooManyHeaders => "too_many_headers",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::TargetTooLong => "uri_too_long",
             Self::BodyTooLarge => "body_too_large",
             Self::Misdirected => "misdirected",
             Self::Unavailable(why) => why.as_str(),

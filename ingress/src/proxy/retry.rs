@@ -1,7 +1,9 @@
 //! What a failed attempt means: for its endpoint's health, and whether the request may go to another one.
 //!
 //! Safe to send again is a request that was not sent (connecting failed), whatever its method; and one whose method is
-//! idempotent, as long as nothing of an answer went to the client and its body is still there.
+//! idempotent, as long as nothing of an answer went to the client and its body is still there. A refused connection costs
+//! nobody anything, so that going on from it takes neither from the tries nor from the budget: when the pods of a Service
+//! end one after the other, each is asked before the client hears of it.
 
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::Context;
 use crate::metrics::Metrics;
-use crate::policy::is_gateway_failure;
+use crate::policy::{TRIES_MAX, is_gateway_failure};
 
 /// The endpoint could not be connected to. Decides whether another one is tried.
 pub(super) fn after_connect_failure(metrics: &Metrics, ctx: &mut Context, error: &mut Error) {
@@ -20,7 +22,9 @@ pub(super) fn after_connect_failure(metrics: &Metrics, ctx: &mut Context, error:
         blame(metrics, ctx, now);
     }
     give_up_endpoint(ctx);
-    error.set_retry(may_retry(metrics, ctx, now));
+    let refused = matches!(error.etype(), ErrorType::ConnectRefused);
+    ctx.refused_attempts += u32::from(refused);
+    error.set_retry(if refused { may_go_on(ctx) } else { may_retry(metrics, ctx, now) });
 }
 
 /// The attempt broke. `reused` says that its connection was a kept one: then the endpoint may just have closed it.
@@ -86,7 +90,7 @@ fn blame(metrics: &Metrics, ctx: &Context, now: Instant) {
 fn may_retry(metrics: &Metrics, ctx: &Context, now: Instant) -> bool {
     let Some(route) = &ctx.route else { return false };
     let (upstream, policy) = (&route.target.upstream, &route.target.policy);
-    if ctx.attempts >= u32::from(policy.tries) || ctx.is_late() || !upstream.has_other(&ctx.tried) {
+    if ctx.attempts - ctx.refused_attempts >= u32::from(policy.tries) || !may_go_on(ctx) {
         return false;
     }
     let within_budget = upstream.budget.withdraw(now);
@@ -94,6 +98,12 @@ fn may_retry(metrics: &Metrics, ctx: &Context, now: Instant) -> bool {
         metrics.upstream_retries_over_budget.inc();
     }
     within_budget
+}
+
+/// Whether there is another endpoint and time left.
+fn may_go_on(ctx: &Context) -> bool {
+    let has_other = ctx.route.as_ref().is_some_and(|route| route.target.upstream.has_other(&ctx.tried));
+    has_other && ctx.attempts < u32::from(TRIES_MAX) && !ctx.is_late()
 }
 
 fn is_resendable(session: &Session) -> bool {

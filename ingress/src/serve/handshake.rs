@@ -1,7 +1,6 @@
 //! The TLS handshake: the ClientHello is read first, then the name in it picks the configuration.
 
 use std::io;
-use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -12,12 +11,9 @@ use tokio_rustls::server::TlsStream;
 use super::connection::ClientTls;
 use crate::shared::Shared;
 
-/// A client that has not finished its handshake by then is cut off.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 #[derive(Debug, Error)]
 pub(crate) enum HandshakeError {
-    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    #[error("no handshake in time")]
     Timeout,
     #[error("client hello cannot be read")]
     Hello(#[source] io::Error),
@@ -36,12 +32,14 @@ impl HandshakeError {
     }
 }
 
-/// Returns the encrypted stream, what is to be remembered of it, and whether HTTP/2 was agreed.
+/// Returns the encrypted stream, what is to be remembered of it, and whether HTTP/2 was agreed. A client that has not
+/// finished in time, counted from its connection on, is cut off.
 pub(crate) async fn accept(
     tcp: TcpStream,
     shared: &Shared,
 ) -> Result<(TlsStream<TcpStream>, ClientTls, bool), HandshakeError> {
-    timeout(HANDSHAKE_TIMEOUT, choose_and_accept(tcp, shared)).await.map_err(|_| HandshakeError::Timeout)?
+    let limit = shared.limits.handshake_timeout;
+    timeout(limit, choose_and_accept(tcp, shared)).await.map_err(|_| HandshakeError::Timeout)?
 }
 
 async fn choose_and_accept(

@@ -2,6 +2,7 @@
 //! connections; the threads share the listening sockets and nothing else that changes per request.
 
 mod connection;
+mod crowd;
 mod handshake;
 mod head;
 mod listen;

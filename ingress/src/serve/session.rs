@@ -10,9 +10,6 @@ use tokio::sync::watch;
 use super::progress::Progress;
 use crate::proxy::Proxy;
 
-/// How long a client may wait before it sends its first request.
-const FIRST_REQUEST_SECONDS: u64 = 60;
-
 /// Serves until the client or a limit ends it.
 pub(super) async fn serve(
     proxy: &Arc<Proxy>,
@@ -38,8 +35,10 @@ pub(super) async fn serve(
 /// As pingora does it, but told when each header begins.
 async fn serve_http1(proxy: &Arc<Proxy>, stream: Stream, progress: &Progress, draining: &watch::Receiver<bool>) {
     let mut session = ServerSession::new_http1(stream);
-    session.set_keepalive((!*draining.borrow()).then_some(FIRST_REQUEST_SECONDS));
+    // Before its first request a connection has the time for a header, which the stream measures. Zero is no limit.
+    session.set_keepalive((!*draining.borrow()).then_some(0));
     loop {
+        session.set_pipelining_enabled(true);
         progress.head_begins();
         let reused = proxy.process_new_http(session, draining).await;
         let Some((stream, settings)) = reused.map(ReusedHttpStream::consume) else { return };

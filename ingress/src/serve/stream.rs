@@ -106,25 +106,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     fn poll_read_head(&mut self, number: u32, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.head.poll_room(number, cx) {
             Ok(room) => {
-                let read = ready!(self.poll_read_some(room, cx, buf))?;
-                if self.head.received(read) {
-                    self.progress.head_ends();
+                let before = buf.filled().len();
+                ready!(self.poll_read_some(room, cx, buf))?;
+                match self.head.received(&buf.filled()[before..]) {
+                    Ok(true) => self.progress.head_ends(),
+                    Ok(false) => {}
+                    Err(why) => {
+                        buf.set_filled(before);
+                        return self.refuse(why, cx);
+                    }
                 }
                 Poll::Ready(Ok(()))
             }
-            Err(why) => {
-                self.refuse(why);
-                self.poll_linger(cx)
-            }
+            Err(why) => self.refuse(why, cx),
         }
     }
 
-    fn refuse(&mut self, why: BadHead) {
+    fn refuse(&mut self, why: BadHead, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.progress.refuse(why);
         if !self.http2 {
-            self.pending.extend_from_slice(why.answer());
+            self.pending.extend_from_slice(why.answer().as_bytes());
         }
         self.lingering = Some(Box::pin(sleep(LINGER)));
+        self.poll_linger(cx)
     }
 
     /// Sends the answer, discards what still comes, then has the connection cut. Never ready: there is nothing to read.
@@ -266,7 +270,7 @@ mod tests {
     fn pair() -> (ClientStream<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let limits = HeadLimits { timeout: Duration::from_secs(15), size_max: 8192 };
+        let limits = HeadLimits { timeout: Duration::from_secs(15), size_max: 8192, target_size_max: 4096 };
         (ClientStream::new(near, -1, address, Client::new(address, 1), false, limits), far)
     }
 
@@ -311,7 +315,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_header_has_a_size_and_a_time() {
-        for (sent, pause, answer) in [(9000, 0, "HTTP/1.1 431 "), (100, 16, "HTTP/1.1 408 ")] {
+        for (sent, pause, answer) in [
+            ("x\r\n".to_owned() + &"x".repeat(9000), 0, "HTTP/1.1 431 "),
+            ("x".repeat(5000), 0, "HTTP/1.1 414 "),
+            ("x".repeat(100), 16, "HTTP/1.1 408 "),
+            (String::new(), 16, ""),
+        ] {
             let (mut near, mut far) = pair();
             let progress = std::sync::Arc::clone(&near.progress);
             progress.head_begins();
@@ -319,7 +328,7 @@ mod tests {
                 let mut got = Vec::new();
                 near.read_to_end(&mut got).await.map(|_| got)
             });
-            far.write_all(&vec![b'x'; sent]).await.unwrap();
+            far.write_all(sent.as_bytes()).await.unwrap();
             tokio::time::sleep(Duration::from_secs(pause)).await;
             let mut got = String::new();
             far.read_to_string(&mut got).await.unwrap();
@@ -334,7 +343,7 @@ mod tests {
     async fn a_header_of_just_the_size_passes_and_bodies_have_no_limit_here() {
         let (mut near, mut far) = pair();
         near.progress.head_begins();
-        far.write_all(&vec![b'h'; 8192]).await.unwrap();
+        far.write_all(&[b"GET\n".as_slice(), &[b'h'; 8188]].concat()).await.unwrap();
         let mut got = vec![0; 8192];
         near.read_exact(&mut got).await.unwrap();
         near.progress.head_ends();

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Client;
+use super::crowd::Crowd;
 use super::head::HeadLimits;
 use super::listen::{Listeners, Scheme};
 use super::stream::ClientStream;
@@ -52,14 +53,23 @@ impl Workers {
         signals: &Signals,
     ) -> io::Result<Self> {
         let permits = Arc::new(Semaphore::new(shared.limits.connections().min(Semaphore::MAX_PERMITS)));
+        let crowd = shared.limits.max_client_connections.map(|max| Arc::new(Crowd::new(max)));
         let threads = (0..count)
             .map(|index| {
                 let (shared, signals, permits) = (Arc::clone(shared), signals.clone(), Arc::clone(&permits));
-                let (sockets, drain_backlog) = (listeners.share()?, !listeners.inherited);
+                let (sockets, drain_backlog, crowd) = (listeners.share()?, !listeners.inherited, crowd.clone());
                 // Built here, so that a failure is the caller's to report.
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 std::thread::Builder::new().name(format!("ingress-{index}")).spawn(move || {
-                    if let Err(error) = runtime.block_on(serve(sockets, drain_backlog, shared, permits, signals)) {
+                    let server = |scheme, proxy: &Arc<Proxy>| Server {
+                        scheme,
+                        proxy: Arc::clone(proxy),
+                        shared: Arc::clone(&shared),
+                        permits: Arc::clone(&permits),
+                        crowd: crowd.clone(),
+                        draining: signals.draining.clone(),
+                    };
+                    if let Err(error) = runtime.block_on(serve(sockets, drain_backlog, &shared, server, &signals)) {
                         tracing::error!(%error, "serving thread ended");
                     }
                     runtime.shutdown_background();
@@ -81,21 +91,15 @@ impl Workers {
 async fn serve(
     sockets: Vec<(Scheme, std::net::TcpListener)>,
     drain_backlog: bool,
-    shared: Arc<Shared>,
-    permits: Arc<Semaphore>,
-    signals: Signals,
+    shared: &Arc<Shared>,
+    server: impl Fn(Scheme, &Arc<Proxy>) -> Server,
+    signals: &Signals,
 ) -> io::Result<()> {
-    let proxy = Arc::new(proxy::build(Arc::clone(&shared)));
+    let proxy = Arc::new(proxy::build(Arc::clone(shared)));
     for (scheme, socket) in sockets {
-        let server = Server {
-            scheme,
-            proxy: Arc::clone(&proxy),
-            shared: Arc::clone(&shared),
-            permits: Arc::clone(&permits),
-            draining: signals.draining.clone(),
-        };
         let listener = TcpListener::from_std(socket)?;
-        tokio::spawn(accept_loop(listener, server, signals.stop_accepting.clone(), drain_backlog));
+        let stop = signals.stop_accepting.clone();
+        tokio::spawn(accept_loop(listener, server(scheme, &proxy), stop, drain_backlog));
     }
     signals.close_idle.cancelled().await;
     ServerApp::cleanup(&*proxy).await;
@@ -109,6 +113,7 @@ struct Server {
     proxy: Arc<Proxy>,
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
+    crowd: Option<Arc<Crowd>>,
     draining: watch::Receiver<bool>,
 }
 
@@ -164,8 +169,18 @@ impl Server {
                 client = Client::new(path.source, path.destination.port());
             }
         }
+        let ip = client.address.ip();
+        let place = self.crowd.as_ref().filter(|_| !limits.trusts(ip)).map(|crowd| crowd.admit(ip));
+        if place.as_ref().is_some_and(Option::is_none) {
+            self.shared.metrics.refused("client_connections");
+            return Err(io::Error::other("client has too many connections"));
+        }
         let progress = Arc::clone(&client.progress);
-        let head = HeadLimits { timeout: limits.header_timeout, size_max: limits.header_size_max as usize };
+        let head = HeadLimits {
+            timeout: limits.header_timeout,
+            size_max: limits.header_size_max as usize,
+            target_size_max: limits.target_size_max as usize,
+        };
         let (stream, http2): (Stream, bool) = match self.scheme {
             Scheme::Http => (Box::new(ClientStream::new(tcp, fd, local, client, false, head)), false),
             Scheme::Https => match handshake::accept(tcp, &self.shared).await {

@@ -66,6 +66,8 @@ pub(crate) struct Endpoints {
     members: Result<Box<[Arc<Endpoint>]>, Unavailable>,
     /// How they are checked, if they are.
     pub(crate) check: Option<Arc<HealthCheck>>,
+    /// Whether all of them are on their way out, and serve because nobody else does.
+    pub(crate) are_leaving: bool,
 }
 
 impl PartialEq for Endpoints {
@@ -76,13 +78,13 @@ impl PartialEq for Endpoints {
             (Err(a), Err(b)) => a == b,
             _ => false,
         };
-        same_members && self.check == other.check
+        same_members && self.check == other.check && self.are_leaving == other.are_leaving
     }
 }
 
 impl Endpoints {
     pub(crate) fn missing(why: Unavailable) -> Self {
-        Self { members: Err(why), check: None }
+        Self { members: Err(why), check: None, are_leaving: false }
     }
 
     /// Sorted and without duplicates, so that equal sets are equal.
@@ -96,7 +98,12 @@ impl Endpoints {
         if addresses.is_empty() {
             return Self::missing(Unavailable::NoEndpoints);
         }
-        Self { members: Ok(addresses.into_iter().map(|address| pool.get(address)).collect()), check }
+        let members = addresses.into_iter().map(|address| pool.get(address)).collect();
+        Self { members: Ok(members), check, are_leaving: false }
+    }
+
+    pub(crate) fn leaving(self) -> Self {
+        Self { are_leaving: true, ..self }
     }
 
     pub(crate) fn members(&self) -> &[Arc<Endpoint>] {

@@ -1,6 +1,6 @@
 //! Endpoints that fail: what the client notices, and which endpoints get no more requests.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::api_server::{ApiServer, Streaming};
 use crate::backend::{Backend, Manner};
 use crate::client::{Connection, Wire, get};
-use crate::objects::{NAMESPACE, class, ingress, rule, served, service};
+use crate::objects::{NAMESPACE, class, ingress, rule, served, service, slice_with};
 use crate::process::Gateway;
 
 /// A Service `web` at `a.test` with these endpoints, and a gateway.
@@ -135,6 +135,62 @@ async fn an_endpoint_that_cannot_be_reached_is_a_504_or_somebody_elses_work() {
     }
     let explained = gateway.explain("http://hole.test/").await;
     assert!(explained.contains("fewer than half are available"), "one address has one health: {explained}");
+}
+
+#[tokio::test]
+async fn endpoints_that_leave_serve_until_the_last_is_gone() {
+    let backends = Backend::start_many("web", 2).await;
+    let (api, gateway) = started(&backends, &[]).await;
+    let port = backends[0].address.port();
+    let leaving = json!({"ready": false, "serving": true, "terminating": true});
+    let ended = json!({"ready": false, "serving": false, "terminating": true});
+    let ips = [backends[0].ip(), backends[1].ip()];
+    let until = async |what: &str, expected: bool| {
+        for _ in 0..500 {
+            if gateway.explain("http://a.test/").await.contains(what) == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{what:?} is not {expected}: {}", gateway.explain("http://a.test/").await);
+    };
+
+    slice_with(&api, "web", port, &[(ips[0], json!({"ready": true})), (ips[1], leaving.clone())]);
+    until(&ips[1].to_string(), false).await;
+    let mut connection = Connection::open(gateway.http, Wire::Http).await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(connection.get("a.test", "/").await.unwrap().backend(), "web-0", "a ready one is preferred");
+    }
+    slice_with(&api, "web", port, &[(ips[0], leaving.clone()), (ips[1], leaving.clone())]);
+    until("none is ready", true).await;
+    let mut who = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        who.insert(connection.get("a.test", "/").await.unwrap().backend());
+    }
+    assert_eq!(who.len(), 2, "{who:?}");
+
+    // Three of four have closed their sockets already, and the slice does not know it yet.
+    let gone = [1, 2, 3].map(|last| IpAddr::from([127, 2, 0, last]));
+    let mut endpoints: Vec<_> = gone.iter().map(|ip| (*ip, leaving.clone())).collect();
+    endpoints.push((ips[0], leaving.clone()));
+    slice_with(&api, "web", port, &endpoints);
+    until("127.2.0.3", true).await;
+    for wire in [Wire::Http, Wire::Https2("")] {
+        let address = if matches!(wire, Wire::Http) { gateway.http } else { gateway.https };
+        let mut connection = Connection::open(address, wire).await.unwrap();
+        for _ in 0..60 {
+            assert_eq!(
+                send(&mut connection, "POST", "the body").await.0,
+                200,
+                "{wire:?}: nothing was sent to the others"
+            );
+        }
+    }
+    assert_eq!(gateway.metric("ingress_upstream_retries_over_budget_total").await, 0.0);
+
+    slice_with(&api, "web", port, &[(ips[0], ended)]);
+    until("no_endpoints", true).await;
+    assert_eq!(connection.get("a.test", "/").await.unwrap().status, 503);
 }
 
 /// A socket whose queue is full: the kernel answers no more.

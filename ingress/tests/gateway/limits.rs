@@ -173,3 +173,133 @@ async fn an_http2_client_that_never_begins_is_cut() {
         sleep(Duration::from_millis(400)).await;
     }
 }
+
+/// How long a connection lives after this was sent, and what came.
+async fn lifetime(address: SocketAddr, sent: &[u8]) -> (Duration, String) {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(sent).await.unwrap();
+    let answer = rest(&mut stream).await;
+    (start.elapsed(), answer)
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_soon_and_counted() {
+    let arguments = ["--client-header-timeout", "600ms", "--tls-handshake-timeout", "300ms"];
+    let (_api, _web, gateway) = started(&arguments).await;
+    let expected = |least: u64| Duration::from_millis(least - 50)..Duration::from_millis(least + 1200);
+
+    let (lived, answer) = lifetime(gateway.http, b"").await;
+    assert!(expected(600).contains(&lived) && answer.is_empty(), "{lived:?} {answer}");
+    gateway.until_metric("ingress_requests_refused_total{reason=\"no_request\"}", 1.0).await;
+
+    for start_of_hello in [&b""[..], &[0x16, 3, 1, 2, 0, 1, 0, 1]] {
+        let (lived, answer) = lifetime(gateway.https, start_of_hello).await;
+        assert!(expected(300).contains(&lived) && answer.is_empty(), "{lived:?} {answer}");
+    }
+    gateway.until_metric("ingress_tls_handshakes_total{result=\"timeout\"}", 2.0).await;
+
+    let start = Instant::now();
+    let (mut read, _write) = tokio::io::split(crate::client::tls(gateway.https, "a.test", b"http/1.1").await);
+    let mut got = Vec::new();
+    let _ = timeout(Duration::from_secs(5), read.read_to_end(&mut got)).await.expect("the connection ends");
+    assert!(expected(600).contains(&start.elapsed()) && got.is_empty(), "{:?}", start.elapsed());
+    gateway.until_metric("ingress_requests_refused_total{reason=\"no_request\"}", 2.0).await;
+}
+
+#[tokio::test]
+async fn a_connection_rests_between_requests_for_its_time_only() {
+    let (_api, _web, gateway) =
+        started(&["--client-keepalive-timeout", "1s", "--client-header-timeout", "300ms"]).await;
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let (lived, answer) = lifetime(gateway.http, request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("408"), "{answer}");
+    assert!((Duration::from_millis(950)..Duration::from_secs(3)).contains(&lived), "{lived:?}");
+    let start = Instant::now();
+    let mut idle = Connection::open(gateway.https, Wire::Https2("a.test")).await.unwrap();
+    assert_eq!(idle.get("a.test", "/").await.unwrap().status, 200);
+    let Connection::Http2(sender, _) = &idle else { panic!("not HTTP/2") };
+    while !sender.is_closed() {
+        assert!(start.elapsed() < Duration::from_secs(5), "an idle HTTP/2 connection stays");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed() > Duration::from_millis(950), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn more_fields_than_the_parser_takes_are_a_431_too() {
+    let (_api, web, gateway) = started(&[]).await;
+    for count in [150, 300, 3000] {
+        let fields: String = (0..count).map(|index| format!("X-{index}: y\r\n")).collect();
+        let whole = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+        let (start, end) = whole.split_at(1000);
+        for parts in [&[whole.as_bytes()][..], &[start.as_bytes(), end.as_bytes()]] {
+            let answer = push(gateway.http, parts).await;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{count}: {answer}");
+        }
+    }
+    assert_eq!(web.served(), 0);
+    gateway.until_metric("ingress_requests_refused_total{reason=\"too_many_headers\"}", 6.0).await;
+}
+
+#[tokio::test]
+async fn a_long_target_is_a_414() {
+    let (_api, web, gateway) = started(&[]).await;
+    for (length, status) in [(8000, "200"), (8192, "414"), (20_000, "414"), (200_000, "414")] {
+        let path = "/".to_owned() + &"x".repeat(length);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+        let answer = push(gateway.http, &[request.as_bytes()]).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{length}: {}", &answer[..answer.len().min(300)]);
+    }
+    let mut connection = Connection::open(gateway.https, Wire::Https2("a.test")).await.unwrap();
+    for (length, status) in [(8000, 200), (8192, 414), (20_000, 414), (100, 200)] {
+        let path = "/".to_owned() + &"x".repeat(length);
+        assert_eq!(connection.get("a.test", &path).await.unwrap().status, status, "{length}");
+    }
+    assert_eq!(web.served(), 3);
+    gateway.until_metric("ingress_requests_refused_total{reason=\"uri_too_long\"}", 5.0).await;
+}
+
+#[tokio::test]
+async fn a_large_header_over_http2_ends_its_stream_and_not_the_connection() {
+    let (_api, web, gateway) = started(&[]).await;
+    let mut connection = Connection::open(gateway.https, Wire::Https2("a.test")).await.unwrap();
+    for (size, status) in [(30_000, 200), (40_000, 431), (100_000, 431), (100, 200), (100_000, 431), (100, 200)] {
+        let one = Request::get("/").header("x-large", "x".repeat(size));
+        assert_eq!(connection.send(one, "a.test", "/", "").await.unwrap().status, status, "one of {size}");
+        let many = (0..size / 1000)
+            .fold(Request::get("/"), |request, index| request.header(format!("x-{index}"), "x".repeat(960)));
+        assert_eq!(connection.send(many, "a.test", "/", "").await.unwrap().status, status, "together {size}");
+    }
+    assert_eq!(web.served(), 6);
+    gateway.until_metric("ingress_connections_total{scheme=\"https\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_all_connections() {
+    let (_api, _web, gateway) = started(&["--max-connections-per-client", "3"]).await;
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        let mut connection = Connection::open(gateway.http, Wire::Http).await.unwrap();
+        assert_eq!(connection.get("a.test", "/").await.unwrap().status, 200);
+        first.push(connection);
+    }
+    let mut fourth = Connection::open(gateway.http, Wire::Http).await.unwrap();
+    assert!(fourth.get("a.test", "/").await.is_err(), "closed at once");
+    gateway.until_metric("ingress_requests_refused_total{reason=\"client_connections\"}", 1.0).await;
+
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.3.0.1:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(gateway.http).await.unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(&mut other).await.starts_with("HTTP/1.1 200 "), "another client has its own");
+    drop(first);
+    for _ in 0..100 {
+        let mut connection = Connection::open(gateway.http, Wire::Http).await.unwrap();
+        if connection.get("a.test", "/").await.is_ok_and(|reply| reply.status == 200) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("places are not given back");
+}

@@ -1,5 +1,7 @@
 //! Objects for the scripted API server.
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use serde_json::{Value, json};
 
@@ -38,6 +40,21 @@ pub(crate) fn slice<'a>(api: &ApiServer, service: &str, backends: impl IntoItera
             "addressType": "IPv4",
             "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
             "endpoints": backends.iter().map(|b| json!({"addresses": [b.ip()], "conditions": {"ready": true}})).collect::<Vec<_>>(),
+        }),
+    );
+}
+
+/// The EndpointSlice of a Service: addresses on one port, each with its conditions.
+pub(crate) fn slice_with(api: &ApiServer, service: &str, port: u16, endpoints: &[(IpAddr, Value)]) {
+    let endpoints: Vec<_> =
+        endpoints.iter().map(|(ip, conditions)| json!({"addresses": [ip], "conditions": conditions})).collect();
+    api.apply(
+        "endpointslices",
+        json!({
+            "metadata": {"name": format!("{service}-1"), "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+            "endpoints": endpoints,
         }),
     );
 }

@@ -12,6 +12,57 @@ use crate::client::{Connection, WebSocket, Wire, get};
 use crate::objects::{NAMESPACE, backend, certificate, class, ingress, rule, served, service, slice};
 use crate::process::Gateway;
 
+/// The path that an endpoint saw, and which.
+async fn seen(address: std::net::SocketAddr, wire: Wire<'_>, path: &str) -> (String, String) {
+    let reply = get(address, wire, "a.test", path).await;
+    assert_eq!(reply.status, 200, "{wire:?} {path}: {}", reply.body);
+    let target = reply.json()["path"].as_str().unwrap().to_owned();
+    (reply.backend(), target.strip_prefix("https://a.test").map_or(target.clone(), str::to_owned))
+}
+
+#[tokio::test]
+async fn the_rule_and_the_endpoint_see_one_path() {
+    let api = ApiServer::start(Streaming::Supported).await;
+    class(&api);
+    let (web, admin) = (Backend::start("web", 0).await, Backend::start("admin", 0).await);
+    served(&api, "web", [&web]);
+    served(&api, "admin", [&admin]);
+    let rules = json!({"rules": [rule("a.test", "Prefix", "/", "web"), rule("a.test", "Prefix", "/admin", "admin")]});
+    ingress(&api, "main", rules);
+    let gateway = Gateway::start(&api, &[]).await;
+    for (path, backend, sees) in [
+        ("/admin/x", "admin", "/admin/x"),
+        ("/public/../admin/x?q=..//", "admin", "/admin/x?q=..//"),
+        ("/%2e/admin", "admin", "/admin"),
+        ("/public/%2E%2e/admin/", "admin", "/admin/"),
+        ("//admin", "admin", "/admin"),
+        ("/%61dmin", "admin", "/admin"),
+        ("/admin/../public", "web", "/public"),
+        ("/admin/..", "web", "/"),
+        ("/admin%2F..", "web", "/admin%2F.."),
+        ("/x%2F..%2Fadmin", "web", "/x%2F..%2Fadmin"),
+    ] {
+        for (wire, address) in [(Wire::Http, gateway.http), (Wire::Https2("a.test"), gateway.https)] {
+            let expected = (backend.to_owned(), sees.to_owned());
+            assert_eq!(seen(address, wire, path).await, expected, "{wire:?} {path}");
+        }
+    }
+    let explained = gateway.explain("http://a.test/public/%252e%252e/admin").await;
+    assert!(explained.contains("path /admin/"), "{explained}");
+    let explained = gateway.explain("http://a.test/../admin").await;
+    assert!(explained.contains("answer: 400, path_above_root"), "{explained}");
+    assert_eq!(get(gateway.https, Wire::Https2("a.test"), "a.test", "/../admin").await.status, 400);
+
+    let gateway = Gateway::start(&api, &["--keep-slashes"]).await;
+    for (path, backend, sees) in [
+        ("//admin", "web", "//admin"),
+        ("/proxy/http://b.test/./x", "web", "/proxy/http://b.test/x"),
+        ("/x/../admin", "admin", "/admin"),
+    ] {
+        assert_eq!(seen(gateway.http, Wire::Http, path).await, (backend.to_owned(), sees.to_owned()), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn host_and_path_decide_over_both_protocols_and_both_schemes() {
     let api = ApiServer::start(Streaming::Supported).await;
