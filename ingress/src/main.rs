@@ -2,6 +2,10 @@
 
 use clap::Parser;
 
+// As in `tidegate`, so that both cost the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "tidegate-ingress", version, about)]
 struct Cli {
