@@ -264,7 +264,7 @@ async fn a_long_target_is_a_414() {
 async fn a_large_header_over_http2_ends_its_stream_and_not_the_connection() {
     let (_api, web, gateway) = started(&[]).await;
     let mut connection = Connection::open(gateway.https, Wire::Https2("a.test")).await.unwrap();
-    for (size, status) in [(30_000, 200), (40_000, 431), (100_000, 431), (100, 200), (100_000, 431), (100, 200)] {
+    for (size, status) in [(30_000, 200), (40_000, 431), (100_000, 431), (100, 200), (200_000, 431), (100, 200)] {
         let one = Request::get("/").header("x-large", "x".repeat(size));
         assert_eq!(connection.send(one, "a.test", "/", "").await.unwrap().status, status, "one of {size}");
         let many = (0..size / 1000)
