@@ -74,8 +74,18 @@ enum Kind {
 }
 
 /// Test binaries that take minutes against a cluster of their own.
-const CLUSTERS: [&str; 9] =
-    ["daemon_sets", "deployments", "disruptions", "helm", "jobs", "notebook", "pods", "quotas", "stateful_sets"];
+const CLUSTERS: [&str; 10] = [
+    "daemon_sets",
+    "deployments",
+    "disruptions",
+    "helm",
+    "jobs",
+    "notebook",
+    "older_kinds",
+    "pods",
+    "quotas",
+    "stateful_sets",
+];
 /// Test binaries with a long form, which prints what it counted.
 const FAULTS: [&str; 2] = ["power_loss", "durability"];
 
