@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
@@ -36,23 +36,11 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
     });
     causes::itself(&cluster.endpoints, &queue);
     causes::itself(&cluster.services, &queue);
-    cluster.slices.on_change(move |old, new| {
-        for slice in [old, new].into_iter().flatten().filter(|slice| is_ours(slice)) {
-            if let Some(service) = slice.labels().get(SERVICE_NAME) {
-                queue.add(Key::new(slice.namespace().unwrap_or_default(), service));
-            }
-        }
-    });
-}
-
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+    endpoint_slice::own_slices(cluster, MANAGER, queue);
 }
 
 async fn reconcile(cluster: &Cluster, events: &Events, key: &Key) -> anyhow::Result<Next> {
-    let existing = cluster.slices.filter(&key.namespace, |slice| {
-        is_ours(slice) && slice.labels().get(SERVICE_NAME).is_some_and(|name| *name == key.name)
-    });
+    let existing = endpoint_slice::slices_of(cluster, MANAGER, key);
     let endpoints = cluster.endpoints.get(&key.namespace, &key.name).filter(|endpoints| may_mirror(endpoints));
     let service = cluster.services.get(&key.namespace, &key.name);
     let has_selector = |spec: Option<&_>| spec.is_some_and(endpoint_slice::has_selector);

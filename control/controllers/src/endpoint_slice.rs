@@ -18,7 +18,7 @@ use crate::Cluster;
 use crate::causes;
 use crate::endpoint_slice::plan::MANAGER;
 use crate::meta;
-use crate::queue::{self, Key, Next};
+use crate::queue::{self, Key, Next, Queue};
 use crate::trigger_time::{self, TriggerTimes};
 
 pub(crate) use self::pack::{Changes, Group, MANAGED_BY, Port, SERVICE_NAME, Wanted, pack};
@@ -34,8 +34,13 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
     });
     causes::itself(&cluster.services, &queue);
     causes::selected_pods(cluster, |cluster| &cluster.services, selects, &queue);
+    own_slices(cluster, MANAGER, queue);
+}
+
+/// A manager looks at a Service again when one of its slices changes.
+pub(crate) fn own_slices(cluster: &Cluster, manager: &'static str, queue: Queue) {
     cluster.slices.on_change(move |old, new| {
-        for slice in [old, new].into_iter().flatten().filter(|slice| is_ours(slice)) {
+        for slice in [old, new].into_iter().flatten().filter(|slice| is_managed_by(slice, manager)) {
             if let Some(service) = slice.labels().get(SERVICE_NAME) {
                 queue.add(Key::new(slice.namespace().unwrap_or_default(), service));
             }
@@ -43,8 +48,15 @@ pub(crate) fn start(cluster: &Arc<Cluster>, tasks: &mut JoinSet<anyhow::Result<(
     });
 }
 
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+/// A manager's slices of a Service.
+pub(crate) fn slices_of(cluster: &Cluster, manager: &str, service: &Key) -> Vec<Arc<EndpointSlice>> {
+    cluster.slices.filter(&service.namespace, |slice| {
+        is_managed_by(slice, manager) && slice.labels().get(SERVICE_NAME).is_some_and(|name| *name == service.name)
+    })
+}
+
+fn is_managed_by(slice: &EndpointSlice, manager: &str) -> bool {
+    slice.labels().get(MANAGED_BY).is_some_and(|named| named == manager)
 }
 
 /// A Service's selector is a plain map; an empty one selects nothing here.
@@ -66,9 +78,7 @@ pub(crate) fn has_pods(service: &Service) -> bool {
 }
 
 async fn reconcile(cluster: &Cluster, times: &TriggerTimes, key: &Key) -> anyhow::Result<Next> {
-    let existing = cluster.slices.filter(&key.namespace, |slice| {
-        is_ours(slice) && slice.labels().get(SERVICE_NAME).is_some_and(|name| *name == key.name)
-    });
+    let existing = slices_of(cluster, MANAGER, key);
     let api: Api<EndpointSlice> = Api::namespaced(cluster.client.clone(), &key.namespace);
     let Some(service) = cluster.services.get(&key.namespace, &key.name) else {
         // Garbage collection does the same, later; slices of a Service that is gone must not serve a new one.

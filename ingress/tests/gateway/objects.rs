@@ -33,15 +33,8 @@ pub(crate) fn service(api: &ApiServer, name: &str) {
 pub(crate) fn slice<'a>(api: &ApiServer, service: &str, backends: impl IntoIterator<Item = &'a Backend>) {
     let backends: Vec<_> = backends.into_iter().collect();
     let port = backends.first().map_or(1, |backend| backend.address.port());
-    api.apply(
-        "endpointslices",
-        json!({
-            "metadata": {"name": format!("{service}-1"), "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": service}},
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-            "endpoints": backends.iter().map(|b| json!({"addresses": [b.ip()], "conditions": {"ready": true}})).collect::<Vec<_>>(),
-        }),
-    );
+    let endpoints: Vec<_> = backends.iter().map(|backend| (backend.ip(), json!({"ready": true}))).collect();
+    slice_with(api, service, port, &endpoints);
 }
 
 /// The EndpointSlice of a Service: addresses on one port, each with its conditions.
